@@ -1,0 +1,64 @@
+"""Training batches: shuffled and augmented inside TensorFlow's graph, while the last one trains.
+
+Order and augmentation of a batch are a pure function of (seed, epoch, step): not of what ran
+before, nor of how many threads prepare it.
+"""
+
+import numpy as np
+
+from stages.augment import random_affine
+from stages.params import Augment
+from stages.runtime import tf
+
+
+def training_batches(
+    images: np.ndarray,
+    labels: np.ndarray,
+    classes: int,
+    batch_size: int,
+    epochs: int,
+    augment: Augment,
+    seed: int,
+) -> tf.data.Dataset:
+    """All batches of all epochs, in order.
+
+    Each epoch visits the images in a new random order; those that don't fill a last batch, never
+    the same ones, sit that epoch out.
+
+    Args:
+        images: float32, shape (N, height, width, channels); held in memory.
+        labels: uint8, shape (N,).
+        classes: width of the one-hot labels.
+        batch_size: at most N.
+        epochs: how many passes.
+        augment: limits of the random transformation.
+        seed: non-negative; different seeds give unrelated orders and transformations.
+
+    Returns:
+        epochs · (N // batch_size) elements: images like `images`, shape (batch_size, ...), and
+        one-hot float32 labels, shape (batch_size, classes).
+    """
+    count, steps = len(images), len(images) // batch_size
+    images = tf.constant(np.asarray(images))
+    labels = tf.one_hot(labels, classes)
+    # Two streams of random numbers that never meet, since seeds are below 2**31.
+    shuffle_seed = tf.constant(seed, tf.int64)
+    augment_seed = shuffle_seed + 2**31
+
+    def shuffled(epoch: tf.Tensor) -> tf.data.Dataset:
+        pair = tf.stack([shuffle_seed, epoch])
+        order = tf.random.experimental.stateless_shuffle(tf.range(count), pair)
+        rows = tf.reshape(order[: steps * batch_size], (steps, batch_size))
+        step = epoch * steps + tf.range(steps, dtype=tf.int64)
+        return tf.data.Dataset.from_tensor_slices((step, rows))
+
+    def batch(step: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        pair = tf.stack([augment_seed, step])
+        return random_affine(tf.gather(images, rows), augment, pair), tf.gather(labels, rows)
+
+    return (
+        tf.data.Dataset.range(epochs)
+        .flat_map(shuffled)
+        .map(batch, num_parallel_calls=2, deterministic=True)
+        .prefetch(4)
+    )

@@ -1,0 +1,37 @@
+"""Learning curves on disk: DVCLive writes a file per quantity, `dvc plots show` draws them.
+
+They grow after each epoch, so they can be watched while a network trains.
+"""
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+from dvclive import Live
+
+from stages.errors import UserError
+
+CURVES = Path("plots/training")  # a folder per seed
+
+
+def create(folder: Path) -> Live:
+    """New curves in `folder`; an earlier run's are removed, since DVCLive would append to them."""
+    shutil.rmtree(folder, ignore_errors=True)
+    return Live(str(folder), dvcyaml=None, save_dvc_exp=False)  # it would rewrite our dvc.yaml
+
+
+def read(folder: Path) -> pd.DataFrame:
+    """The curves in `folder`: a row per epoch, columns like train_loss and validation_accuracy.
+
+    Raises:
+        UserError: there are none.
+    """
+    files = sorted((folder / "plots/metrics").glob("*/*.tsv"))
+    if not files:
+        raise UserError(f"{folder} has no learning curves: run `dvc repro --force train`")
+    return pd.DataFrame(
+        {
+            f"{path.parent.name}_{path.stem}": pd.read_csv(path, sep="\t")[path.stem]
+            for path in files
+        }
+    )

@@ -1,0 +1,179 @@
+"""Stage 1, download: the four IDX files of the chosen dataset, genuine and whole, in data/raw.
+
+Sources are tried one after the other until one delivers a file with the published SHA-256: first
+MNIST_MIRROR (a URL or a folder), then the catalogue's mirrors. pooch checks the digest, works on a
+temporary file and tries again after a pause. The files reach data/raw only when all four are there.
+"""
+
+import os
+import shutil
+import time
+from collections import Counter
+from pathlib import Path
+
+import pooch
+import requests
+import urllib3
+from tqdm import tqdm
+
+from stages import datasets, params
+from stages.datasets import RAW, Dataset, File
+from stages.errors import UserError, run_stage
+
+TIMEOUT = (10, 20)  # seconds to connect, and to wait for the next bytes
+DEADLINE = 300  # seconds for one file: below 88 kB/s, another mirror is the better choice
+RETRIES = 2  # further tries of a source after a passing fault, 1 and 2 seconds later
+CHUNK = 64 * 1024  # bytes
+
+
+class Unreachable(Exception):
+    """A source delivered nothing, and asking again would not help."""
+
+
+class Interrupted(Unreachable, ValueError):
+    """A source delivered nothing this time. Being a ValueError, it makes pooch try again."""
+
+
+class WrongFile(Exception):
+    """A source delivered something that cannot be the published file."""
+
+
+class NoSource(UserError):
+    """No source could be reached; `make` tells this from other faults by the exit code."""
+
+    exit_code = 3
+
+
+def download(dataset: Dataset, folder: Path, mirror: str | None = None) -> None:
+    """Bring the four files of `dataset` into `folder`; those that are there and match are kept.
+
+    Args:
+        dataset: an entry of the catalogue.
+        folder: where the files go; if this fails, the files it holds stay as they are.
+        mirror: a URL or a folder to try before the catalogue's mirrors.
+
+    Raises:
+        NoSource: no source could be reached for some file.
+        UserError: sources were reached, but none has the genuine file.
+    """
+    partial = folder / "partial.tmp"  # survives a failure, so that a second run goes on from there
+    partial.mkdir(parents=True, exist_ok=True)
+    try:
+        if not dataset.files:
+            from stages.digits import (
+                write_digits,  # here: scikit-learn takes seconds to import
+            )
+
+            write_digits(partial)
+            print("digits: made from the scans that scikit-learn carries")
+        failures = Counter({source: 0 for source in [mirror, *dataset.mirrors] if source})
+        for name, file in dataset.files.items():
+            if _is_genuine(folder / name, file):
+                print(f"{name}: already there")
+            else:
+                print(f"{name}: from {_fetch(name, file, partial, failures)}", flush=True)
+        for path in partial.glob("*.gz"):
+            path.chmod(0o644)  # pooch's temporary files are for their owner alone
+            os.replace(path, folder / path.name)
+    finally:
+        if not any(partial.glob("*.gz")):
+            shutil.rmtree(partial)
+
+
+def _is_genuine(path: Path, file: File) -> bool:
+    return path.is_file() and pooch.file_hash(str(path)) == file.sha256
+
+
+def _fetch(name: str, file: File, folder: Path, failures: Counter) -> str:
+    """Get one file from the first source that has it; return that source, count the failures."""
+    causes = {}
+    for source in sorted(failures, key=failures.__getitem__):  # those that failed before come last
+        fetcher = pooch.create(
+            path=folder,
+            base_url=source if source.endswith("/") else f"{source}/",
+            registry={name: f"sha256:{file.sha256}"},
+            retry_if_failed=RETRIES,
+        )
+        get = _download if "://" in source else _copy
+        try:
+            fetcher.fetch(name, downloader=lambda url, to, _, get=get: get(url, Path(to), file))
+            return source
+        except (Unreachable, WrongFile) as cause:
+            causes[source] = cause
+        except ValueError as error:  # pooch's word for a wrong digest
+            causes[source] = WrongFile(str(error).split(". ")[0])
+        failures[source] += 1
+    reached = any(isinstance(cause, WrongFile) for cause in causes.values())
+    raise (UserError if reached else NoSource)(
+        f"{name}: no source has it.\n"
+        + "".join(f"  {source}: {cause}\n" for source, cause in causes.items())
+        + "What you can do: try again later; or set MNIST_MIRROR to a URL or a folder that has the "
+        "file;\nor run without a network: dvc exp run -S download.dataset=digits"
+    )
+
+
+def _copy(source: str, target: Path, file: File) -> None:
+    """Copy one file from a folder."""
+    path = Path(source).expanduser()
+    if not path.is_file():
+        raise Unreachable("no such file in that folder" if path.parent.is_dir() else "no folder")
+    shutil.copyfile(path, target)
+    _check_size(target, file)
+
+
+def _download(url: str, target: Path, file: File) -> None:
+    """Download one file, in bounded time and never more bytes than were published."""
+    deadline = time.monotonic() + DEADLINE
+    try:
+        with (
+            requests.get(
+                url, stream=True, timeout=TIMEOUT, headers={"Accept-Encoding": "identity"}
+            ) as response,
+            open(target, "wb") as output,
+            tqdm(total=file.size, unit="B", unit_scale=True, desc=target.name, disable=None) as bar,
+        ):
+            response.raise_for_status()
+            while chunk := response.raw.read1(CHUNK):  # read1 returns what is there: a slow drip
+                output.write(chunk)  # cannot outlast the deadline
+                bar.update(len(chunk))
+                if output.tell() > file.size:
+                    break
+                if time.monotonic() > deadline:
+                    raise Unreachable(f"too slow: {output.tell():,} bytes in {DEADLINE} seconds")
+    except requests.HTTPError as error:
+        passing = error.response.status_code >= 500 or error.response.status_code == 429
+        kind = Interrupted if passing else Unreachable
+        raise kind(f"HTTP {error.response.status_code} {error.response.reason}") from None
+    except (requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError) as error:
+        raise Interrupted(_innermost(error)) from None
+    except requests.RequestException as error:  # a loop of redirects, a malformed address
+        raise Unreachable(_innermost(error)) from None
+    _check_size(target, file)
+
+
+def _check_size(path: Path, file: File) -> None:
+    """Tell a truncated, an over-long and an HTML file apart before the digest just says 'wrong'."""
+    size = path.stat().st_size
+    if size != file.size:
+        with open(path, "rb") as start:
+            html = start.read(256).lstrip().startswith(b"<")
+        kind = "an HTML page" if html else "over-long" if size > file.size else "truncated"
+        raise WrongFile(f"{kind}: {min(size, file.size + 1):,} bytes, published are {file.size:,}")
+
+
+def _innermost(error: BaseException) -> str:
+    """The cause at the bottom of requests' chain of wrapped errors, in one line."""
+    reason = getattr(error, "reason", None) or (error.args[0] if error.args else None)
+    while isinstance(reason, BaseException):
+        error, reason = reason, getattr(reason, "reason", None) or (reason.args or [None])[0]
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def main() -> None:
+    dataset = datasets.find(params.load().download.dataset)
+    pooch.get_logger().setLevel("WARNING")  # it would report each temporary file
+    download(dataset, RAW, os.environ.get("MNIST_MIRROR"))
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,122 @@
+"""Stage 4, evaluate: the one look at the test set; numbers into metrics, pictures into plots.
+
+Each network is scored alone; with several seeds, what is shown and what counts as the prediction is
+the mean of their probabilities.
+"""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import confusion_matrix
+
+from stages import arrays, curves, datasets, models, params, pictures, scores
+from stages.atomic import replacing
+from stages.errors import run_stage
+
+METRICS_FILE = Path("metrics/evaluate.json")
+CONFUSION_MATRIX = Path("metrics/confusion_matrix.csv")
+PREDICTIONS = Path("plots/confusion.csv")
+PICTURES = Path("plots")
+
+
+def evaluate(
+    labels: np.ndarray, probabilities: dict[int, np.ndarray], classes: tuple[str, ...]
+) -> tuple[dict, np.ndarray]:
+    """Score the networks alone and together.
+
+    Args:
+        labels: integers, shape (N,).
+        probabilities: by seed, shape (N, classes).
+        classes: names by label.
+
+    Returns:
+        The report of the mean prediction; with several seeds it has the reports of each under
+        `seeds`, and their mean and standard deviation (of a sample, n - 1) under `mean` and `std`.
+        The mean prediction, float32, shape (N, classes).
+    """
+    mean = np.mean(list(probabilities.values()), axis=0, dtype=np.float64).astype(np.float32)
+    result = scores.report(labels, mean, classes)
+    if len(probabilities) > 1:
+        reports = {
+            str(seed): scores.report(labels, of_seed, classes)
+            for seed, of_seed in probabilities.items()
+        }
+        every = list(reports.values())
+        result["mean"] = scores.across(every, np.mean)
+        result["std"] = scores.across(every, lambda values: np.std(values, ddof=1))
+        result["seeds"] = reports
+    return result, mean
+
+
+def remove_strays(seeds: list[int]) -> None:
+    """Delete the networks and curves of seeds that have left train.seeds.
+
+    DVC does not, and this stage depends on both folders as a whole: without this, their checksums
+    would tell what had been trained before. DVC's cache keeps the networks for a seed's return.
+    """
+    kept = {f"seed-{seed}" for seed in seeds}
+    for path in [*models.MODELS.glob("seed-*.keras"), *curves.CURVES.glob("seed-*")]:
+        if path.stem not in kept:
+            print(f"{path}: removed, its seed is no longer in train.seeds")
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def write_csv(frame: pd.DataFrame, path: Path, **options) -> None:
+    """Write `frame` with line feeds on every system, whole or not at all."""
+    with replacing(path) as temporary:
+        frame.to_csv(temporary, lineterminator="\n", encoding="utf-8", **options)
+
+
+def main() -> None:
+    settings = params.load()
+    seeds = settings.train.seeds
+    remove_strays(seeds)
+    classes = datasets.find(settings.download.dataset).classes
+    images, labels = arrays.load_split(arrays.PROCESSED, "test")
+    probabilities = {}
+    for seed in seeds:
+        model = models.load(models.path_of(seed), len(classes))
+        probabilities[seed] = models.predict(model, images)
+        print(f"seed {seed}: accuracy {np.mean(probabilities[seed].argmax(1) == labels):.2%}")
+    result, mean = evaluate(labels, probabilities, classes)
+    heading = {
+        "dataset": settings.download.dataset,
+        "test_images": len(labels),
+        "networks": len(seeds),
+    }
+    predicted = mean.argmax(axis=1)
+    counts = confusion_matrix(labels, predicted, labels=range(len(classes)))
+    names = np.array(classes)
+    frame = pd.DataFrame(
+        {
+            "index": np.arange(len(labels)),
+            "actual": names[labels],
+            "predicted": names[predicted],
+            "confidence": mean.max(axis=1).astype(np.float64).round(6),
+        }
+    )
+    drawn = {
+        "predictions": pictures.sample_predictions(
+            images, labels, mean, classes, settings.evaluate.samples, settings.evaluate.seed
+        ),
+        "mistakes": pictures.mistakes(images, labels, mean, classes, settings.evaluate.mistakes),
+        "confusion_matrix": pictures.confusion_matrix(counts, classes),
+        "learning_curves": pictures.learning_curves(
+            {seed: curves.read(curves.CURVES / f"seed-{seed}") for seed in seeds}
+        ),
+    }
+    scores.write_json(METRICS_FILE, heading | result)
+    write_csv(pd.DataFrame(counts, classes, classes), CONFUSION_MATRIX, index_label="actual")
+    write_csv(frame, PREDICTIONS, index=False)
+    for name, figure in drawn.items():
+        pictures.save(figure, PICTURES / f"{name}.png")
+    print(
+        f"{settings.download.dataset}: {result['errors']} errors in {len(labels):,} test images, "
+        f"accuracy {result['accuracy']:.2%}, {len(seeds)} network{'s' * (len(seeds) > 1)}"
+    )
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,110 @@
+"""IDX, the format of MNIST's files: four bytes of magic, the dimensions, then the bytes in C order.
+
+The reader trusts nothing: it checks the magic, the dimensions, the exact length both ways and
+gzip's checksum, and it never holds or unpacks more than the header declares and LIMIT allows.
+Format: the section "The IDX file format" of http://yann.lecun.com/exdb/mnist/ (archived).
+"""
+
+import gzip
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from stages.atomic import replacing
+from stages.errors import UserError
+
+LIMIT = 8 * 2**30  # bytes a file may unpack to: 170 times MNIST's training images
+DEFLATE_RATIO = (
+    1032  # zlib's documentation: no deflate stream unpacks to more than 1032 times its size
+)
+UNSIGNED_BYTE = 0x08
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn what gzip, zlib and struct raise on a damaged file into a UserError that names it."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(f"{path} not found: run `dvc repro download` first") from None
+    except EOFError:
+        raise UserError(f"{path} is truncated: its gzip stream ends too early; {AGAIN}") from None
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise UserError(f"{path} is no intact gzip file ({error}); {AGAIN}") from None
+
+
+AGAIN = "delete it and run `dvc repro download`"
+
+
+def _read_shape(file: gzip.GzipFile, path: Path, dimensions: int) -> tuple[int, ...]:
+    """Read the header and leave `file` at the first data byte."""
+    header = file.read(4 + 4 * dimensions)
+    expected = bytes([0, 0, UNSIGNED_BYTE, dimensions])
+    if header[:4] != expected:
+        raise UserError(
+            f"{path}: expected the IDX magic {expected.hex()} (unsigned bytes, {dimensions} "
+            f"dimension{'s' * (dimensions > 1)}), found {header[:4].hex() or 'nothing'}; {AGAIN}"
+        )
+    if len(header) < 4 + 4 * dimensions:
+        raise UserError(f"{path} is truncated: it ends within the IDX header; {AGAIN}")
+    shape = struct.unpack(f">{dimensions}I", header[4:])
+    if shape[0] == 0:
+        raise UserError(f"{path}: the IDX header declares no items; {AGAIN}")
+    size = int(np.prod(shape, dtype=object))
+    if size > LIMIT:
+        raise UserError(f"{path}: the IDX header declares {size:,} bytes, the limit is {LIMIT:,}")
+    if size > path.stat().st_size * DEFLATE_RATIO:
+        raise UserError(f"{path} is truncated: too short for the {size:,} bytes it declares")
+    return shape
+
+
+def read_shape(path: Path, dimensions: int) -> tuple[int, ...]:
+    """The dimensions that the header of the gzipped IDX file `path` declares.
+
+    Raises:
+        UserError: the file is missing, damaged or of another type or number of dimensions.
+    """
+    with _explained(path), gzip.open(path) as file:
+        return _read_shape(file, path, dimensions)
+
+
+def read_blocks(path: Path, dimensions: int, block_size: int = 4096) -> Iterator[np.ndarray]:
+    """Yield the items of the gzipped IDX file `path` in order, `block_size` at a time.
+
+    Args:
+        path: a gzipped IDX file of unsigned bytes.
+        dimensions: how many the file must have, the items' own included (3 for images).
+        block_size: items per block; the memory needed is that of one block.
+
+    Yields:
+        Arrays of uint8, shape (block_size, ...) or fewer in the last.
+
+    Raises:
+        UserError: the file is missing, damaged, too short, too long or of another type; a fault
+            behind the header shows only when the blocks before it have been yielded.
+    """
+    with _explained(path), gzip.open(path) as file:
+        shape = _read_shape(file, path, dimensions)
+        item_size = int(np.prod(shape[1:], dtype=np.int64))
+        for start in range(0, shape[0], block_size):
+            count = min(block_size, shape[0] - start)
+            data = file.read(count * item_size)
+            if len(data) < count * item_size:
+                raise UserError(
+                    f"{path} is truncated: it declares {shape[0]:,} items and ends at item "
+                    f"{start + len(data) // max(item_size, 1):,}; {AGAIN}"
+                )
+            yield np.frombuffer(data, np.uint8).reshape(count, *shape[1:])
+        if file.read(1):  # reading past the end is also what makes gzip check its checksum
+            raise UserError(f"{path} is longer than the {shape[0]:,} items it declares; {AGAIN}")
+
+
+def write(path: Path, items: np.ndarray) -> None:
+    """Write uint8 `items` as a gzipped IDX file, the same bytes each time, whole or not at all."""
+    header = bytes([0, 0, UNSIGNED_BYTE, items.ndim]) + struct.pack(f">{items.ndim}I", *items.shape)
+    with replacing(path) as temporary:
+        temporary.write_bytes(gzip.compress(header + items.tobytes(), mtime=0))

@@ -1,0 +1,97 @@
+"""Trained networks as .keras files: the same bytes for the same weights, and data only.
+
+Keras puts the time of saving (twice) and addresses in memory into the archive, and writes in place;
+this does none of it. It loads in Keras' safe mode, which refuses files that carry code.
+"""
+
+import json
+import re
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from stages.atomic import replacing
+from stages.errors import UserError
+from stages.runtime import keras
+
+MODELS = Path("models")  # one network per seed
+BATCH = 1000  # images at a time in prediction: enough to keep the cores busy
+
+
+def path_of(seed: int) -> Path:
+    """Where the network of that seed is kept."""
+    return MODELS / f"seed-{seed}.keras"
+
+
+def save(model: keras.Model, path: Path) -> None:
+    """Write `model` without its optimizer to `path`, whole or not at all."""
+    inference = keras.Model(model.inputs, model.outputs, name=model.name)
+    with replacing(path) as temporary:
+        draft = temporary.with_suffix(".keras")  # the only ending that Keras writes
+        try:
+            inference.save(draft)
+            _rewrite(draft, temporary)
+        finally:
+            draft.unlink(missing_ok=True)
+
+
+def _rewrite(source: Path, target: Path) -> None:
+    """Copy a .keras archive without what differs between two equal networks."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
+        for name in sorted(old.namelist()):
+            data = old.read(name)
+            if name == "metadata.json":
+                metadata = json.loads(data)
+                del metadata["date_saved"]
+                data = json.dumps(metadata).encode()
+            elif (
+                name == "config.json"
+            ):  # objects used twice are known by their address: number them
+                numbers: dict[str, int] = {}
+                data = re.sub(
+                    r'(?<="shared_object_id": )\d+',
+                    lambda found: str(numbers.setdefault(found[0], len(numbers))),
+                    data.decode(),
+                ).encode()
+            new.writestr(zipfile.ZipInfo(name), data)  # a ZipInfo's time is 1980 unless set
+
+
+def _number_shared_objects(config: str) -> str:
+    """Replace the addresses by which Keras knows objects that are used twice by 0, 1, 2 …"""
+    numbers: dict[str, int] = {}
+    return re.sub(
+        r'(?<="shared_object_id": )\d+',
+        lambda found: str(numbers.setdefault(found[0], len(numbers))),
+        config,
+    )
+
+
+def load(path: Path, classes: int) -> keras.Model:
+    """The network in `path`, for prediction.
+
+    Args:
+        path: a file that `save` wrote.
+        classes: how many probabilities it must give.
+
+    Raises:
+        UserError: the file is missing, damaged, unsafe, or has other inputs or outputs.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} not found: run `dvc repro` to train it")
+    try:
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # Keras raises many types on a damaged file
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} is no intact network of this pipeline: {reason}") from None
+    if model.input_shape != (None, 28, 28, 1) or model.output_shape != (None, classes):
+        raise UserError(
+            f"{path}: expected 28×28 images to {classes} probabilities, found "
+            f"{model.input_shape} to {model.output_shape}: run `dvc repro` to train it again"
+        )
+    return model
+
+
+def predict(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    """Probabilities, float32, shape (N, classes), of float32 images, shape (N, 28, 28, 1)."""
+    return model.predict(images, batch_size=BATCH, verbose=0)

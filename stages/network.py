@@ -1,0 +1,52 @@
+"""The network: a small CNN whose arithmetic fits two CPU cores.
+
+    28×28 → crop → 5×5 convolution, stride 2            filters[0] channels
+          → 3×3 convolution, 2×2 max pooling            filters[1]
+          → 3×3 convolution, 2×2 max pooling            filters[2]
+          → 3×3 convolution, for each further entry     filters[3:]
+          → global max pooling → fully connected → softmax
+
+Each convolution is followed by batch normalisation and ReLU; pooling comes before both and saves
+them three quarters of their work. The stride of the stem quarters the cost of all that follows:
+MNIST's strokes are two to three pixels wide, and a 5×5 window still sees each of them whole.
+"""
+
+from stages.params import Network
+from stages.runtime import keras
+
+SIDE = 28  # pixels
+
+
+def build(classes: int, settings: Network) -> keras.Model:
+    """An untrained network from images to probabilities, of stock Keras layers only.
+
+    Args:
+        classes: outputs of the fully connected classifier.
+        settings: crop and filters.
+
+    Returns:
+        A model from float32 images in [0, 1], shape (N, 28, 28, 1), to float32 probabilities,
+        shape (N, classes). Initial weights come from Keras' global seed.
+    """
+    layers = keras.layers
+    images = keras.Input((SIDE, SIDE, 1), name="images")
+    x = layers.Cropping2D(settings.crop, name="crop")(images)
+    for index, filters in enumerate(settings.filters):
+        stem = index == 0
+        x = layers.Conv2D(
+            filters,
+            kernel_size=5 if stem else 3,
+            strides=2 if stem else 1,
+            padding="same",
+            use_bias=False,  # batch normalisation has one
+            kernel_initializer="he_normal",
+            name="stem" if stem else f"conv{index}",
+        )(x)
+        if index in (1, 2):
+            x = layers.MaxPooling2D(2, name=f"pool{index}")(x)
+        # Momentum 0.9: statistics of the last ten steps or so follow weights that still move.
+        x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"norm{index}")(x)
+        x = layers.ReLU(name=f"relu{index}")(x)
+    x = layers.GlobalMaxPooling2D(name="global_pool")(x)
+    x = layers.Dense(classes, name="classifier")(x)
+    return keras.Model(images, layers.Softmax(name="probabilities")(x), name="digits_cnn")

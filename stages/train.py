@@ -1,0 +1,117 @@
+"""Stage 3, train: one network from one seed, with Keras' compile and fit.
+
+    python -m stages.train --seed 0
+
+dvc.yaml runs it once per entry of train.seeds. It sees training and validation images only: the
+test set is not among its dependencies, so nothing can be chosen on it.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from dvclive import Live
+
+from stages import arrays, batches, curves, models, network, params, scores
+from stages.errors import UserError, run_stage
+from stages.muon import Muon
+from stages.params import Train
+from stages.progress import Progress
+from stages.runtime import keras, seed_everything
+
+METRICS = Path("metrics/train")
+
+
+def train(
+    images: np.ndarray,
+    labels: np.ndarray,
+    validation: tuple[np.ndarray, np.ndarray],
+    settings: Train,
+    seed: int,
+    live: Live,
+) -> keras.Model:
+    """Train a network; a pure function of its arguments on a given machine.
+
+    Args:
+        images: float32 in [0, 1], shape (N, 28, 28, 1).
+        labels: uint8, shape (N,); each class occurs, so the largest tells how many there are.
+        validation: images and labels like these, measured after each epoch; may be empty.
+        settings: the section `train` of params.yaml; its `seeds` is not read.
+        seed: of the initial weights, the order of the images and their augmentation.
+        live: gets loss and accuracy after each epoch.
+
+    Raises:
+        UserError: there are fewer images than fill a batch, or the loss became NaN or infinite.
+    """
+    if len(images) < settings.batch_size:
+        raise UserError(
+            f"train.batch_size: {settings.batch_size} is more than the {len(images)} images there are"
+        )
+    seed_everything(seed)
+    classes = int(labels.max()) + 1
+    steps = len(images) // settings.batch_size
+    model = network.build(classes, settings.network)
+    total = steps * settings.epochs
+    warmup = round(total * settings.warmup)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=0.0 if warmup else settings.learning_rate,
+        warmup_target=settings.learning_rate if warmup else None,
+        warmup_steps=warmup,
+        decay_steps=max(total - warmup, 1),
+    )
+    model.compile(
+        optimizer=Muon(
+            schedule,
+            settings.muon_learning_rate / settings.learning_rate,
+            settings.momentum,
+            settings.weight_decay,
+        ),
+        loss=keras.losses.CategoricalCrossentropy(label_smoothing=settings.label_smoothing),
+        metrics=["accuracy"],
+    )
+    validation_images, validation_labels = validation
+    model.fit(
+        batches.training_batches(
+            images, labels, classes, settings.batch_size, settings.epochs, settings.augment, seed
+        ),
+        epochs=settings.epochs,
+        steps_per_epoch=steps,
+        validation_data=(
+            (validation_images, keras.utils.to_categorical(validation_labels, classes))
+            if len(validation_labels)
+            else None
+        ),
+        validation_batch_size=models.BATCH,
+        callbacks=[
+            keras.callbacks.TerminateOnNaN(),
+            Progress(settings.epochs, steps, settings.batch_size, live),
+        ],
+        shuffle=False,  # the batches are shuffled already
+        verbose=0,
+    )
+    return model
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seed", type=int, required=True, help="of weights, order, augmentation")
+    seed = parser.parse_args().seed
+    settings = params.load().train
+    splits = {
+        split: arrays.load_split(arrays.PROCESSED, split) for split in ("train", "validation")
+    }
+    with curves.create(curves.CURVES / f"seed-{seed}") as live:
+        model = train(*splits["train"], splits["validation"], settings, seed, live)
+    results = {
+        split: scores.accuracy_and_loss(labels, models.predict(model, images))
+        for split, (images, labels) in splits.items()
+        if len(labels)
+    }
+    scores.write_json(METRICS / f"seed-{seed}.json", results)
+    models.save(model, models.path_of(seed))
+    for split, values in results.items():
+        print(f"{split}: accuracy {values['accuracy']:.2%}, loss {values['loss']:.4f}")
+
+
+if __name__ == "__main__":
+    run_stage(main)

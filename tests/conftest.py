@@ -1,0 +1,59 @@
+"""What the tests share: a copy of the project in a temporary folder, and ways to run it there.
+
+Tests go in by the doors that users have: a stage is run by its `main`, the pipeline by DVC.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+FILES = ("stages", "dvc.yaml", "params.yaml", ".dvcignore", ".gitignore", ".gitattributes")
+
+
+def change_params(folder: Path, **values) -> None:
+    """Set values in a folder's params.yaml; a double underscore is a dot: train__epochs=1."""
+    path = folder / "params.yaml"
+    params = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for key, value in values.items():
+        *sections, last = key.split("__")
+        section = params
+        for name in sections:
+            section = section[name]
+        section[last] = value
+    path.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
+
+
+def run(*command: str, cwd: Path, check: bool = True, **environment: str):
+    """Run a program in `cwd`, `python` and `dvc` being this environment's; output as text."""
+    programs = {
+        "python": [sys.executable],
+        "dvc": [sys.executable, "-m", "dvc"],
+    }
+    result = subprocess.run(
+        [*programs.get(command[0], [command[0]]), *command[1:]],
+        cwd=cwd,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=900,
+    )
+    if check and result.returncode:
+        raise AssertionError(f"{command} failed:\n{result.stdout}\n{result.stderr}")
+    return result
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder with the project's params.yaml, set to `digits`; the test runs inside it."""
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    change_params(tmp_path, download__dataset="digits")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MNIST_MIRROR", raising=False)
+    return tmp_path
