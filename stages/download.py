@@ -26,19 +26,19 @@ RETRIES = 2  # further tries of a source after a passing fault, 1 and 2 seconds 
 CHUNK = 64 * 1024  # bytes
 
 
-class Unreachable(Exception):
+class UnreachableError(Exception):
     """A source delivered nothing, and asking again would not help."""
 
 
-class Interrupted(Unreachable, ValueError):
+class InterruptedError(UnreachableError, ValueError):
     """A source delivered nothing this time. Being a ValueError, it makes pooch try again."""
 
 
-class WrongFile(Exception):
+class WrongFileError(Exception):
     """A source delivered something that cannot be the published file."""
 
 
-class NoSource(UserError):
+class NoSourceError(UserError):
     """No source could be reached; `make` tells this from other faults by the exit code."""
 
     exit_code = 3
@@ -53,7 +53,7 @@ def download(dataset: Dataset, folder: Path, mirror: str | None = None) -> None:
         mirror: a URL or a folder to try before the catalogue's mirrors.
 
     Raises:
-        NoSource: no source could be reached for some file.
+        NoSourceError: no source could be reached for some file.
         UserError: sources were reached, but none has the genuine file.
     """
     partial = folder / "partial.tmp"  # survives a failure, so that a second run goes on from there
@@ -98,13 +98,13 @@ def _fetch(name: str, file: File, folder: Path, failures: Counter) -> str:
         try:
             fetcher.fetch(name, downloader=lambda url, to, _, get=get: get(url, Path(to), file))
             return source
-        except (Unreachable, WrongFile) as cause:
+        except (UnreachableError, WrongFileError) as cause:
             causes[source] = cause
         except ValueError as error:  # pooch's word for a wrong digest
-            causes[source] = WrongFile(str(error).split(". ")[0])
+            causes[source] = WrongFileError(str(error).split(". ")[0])
         failures[source] += 1
-    reached = any(isinstance(cause, WrongFile) for cause in causes.values())
-    raise (UserError if reached else NoSource)(
+    reached = any(isinstance(cause, WrongFileError) for cause in causes.values())
+    raise (UserError if reached else NoSourceError)(
         f"{name}: no source has it.\n"
         + "".join(f"  {source}: {cause}\n" for source, cause in causes.items())
         + "What you can do: try again later; or set MNIST_MIRROR to a URL or a folder that has the "
@@ -116,7 +116,9 @@ def _copy(source: str, target: Path, file: File) -> None:
     """Copy one file from a folder."""
     path = Path(source).expanduser()
     if not path.is_file():
-        raise Unreachable("no such file in that folder" if path.parent.is_dir() else "no folder")
+        raise UnreachableError(
+            "no such file in that folder" if path.parent.is_dir() else "no folder"
+        )
     shutil.copyfile(path, target)
     _check_size(target, file)
 
@@ -139,15 +141,17 @@ def _download(url: str, target: Path, file: File) -> None:
                 if output.tell() > file.size:
                     break
                 if time.monotonic() > deadline:
-                    raise Unreachable(f"too slow: {output.tell():,} bytes in {DEADLINE} seconds")
+                    raise UnreachableError(
+                        f"too slow: {output.tell():,} bytes in {DEADLINE} seconds"
+                    )
     except requests.HTTPError as error:
         passing = error.response.status_code >= 500 or error.response.status_code == 429
-        kind = Interrupted if passing else Unreachable
+        kind = InterruptedError if passing else UnreachableError
         raise kind(f"HTTP {error.response.status_code} {error.response.reason}") from None
     except (requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError) as error:
-        raise Interrupted(_innermost(error)) from None
+        raise InterruptedError(_innermost(error)) from None
     except requests.RequestException as error:  # a loop of redirects, a malformed address
-        raise Unreachable(_innermost(error)) from None
+        raise UnreachableError(_innermost(error)) from None
     _check_size(target, file)
 
 
@@ -158,7 +162,9 @@ def _check_size(path: Path, file: File) -> None:
         with open(path, "rb") as start:
             html = start.read(256).lstrip().startswith(b"<")
         kind = "an HTML page" if html else "over-long" if size > file.size else "truncated"
-        raise WrongFile(f"{kind}: {min(size, file.size + 1):,} bytes, published are {file.size:,}")
+        raise WrongFileError(
+            f"{kind}: {min(size, file.size + 1):,} bytes, published are {file.size:,}"
+        )
 
 
 def _innermost(error: BaseException) -> str:

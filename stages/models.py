@@ -45,15 +45,8 @@ def _rewrite(source: Path, target: Path) -> None:
                 metadata = json.loads(data)
                 del metadata["date_saved"]
                 data = json.dumps(metadata).encode()
-            elif (
-                name == "config.json"
-            ):  # objects used twice are known by their address: number them
-                numbers: dict[str, int] = {}
-                data = re.sub(
-                    r'(?<="shared_object_id": )\d+',
-                    lambda found: str(numbers.setdefault(found[0], len(numbers))),
-                    data.decode(),
-                ).encode()
+            elif name == "config.json":
+                data = _number_shared_objects(data.decode()).encode()
             new.writestr(zipfile.ZipInfo(name), data)  # a ZipInfo's time is 1980 unless set
 
 

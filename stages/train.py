@@ -45,7 +45,8 @@ def train(
     """
     if len(images) < settings.batch_size:
         raise UserError(
-            f"train.batch_size: {settings.batch_size} is more than the {len(images)} images there are"
+            f"train.batch_size: {settings.batch_size} is more than the {len(images)} training "
+            "images, not even one batch"
         )
     seed_everything(seed)
     classes = int(labels.max()) + 1
