@@ -182,7 +182,8 @@ def learning_curves(curves: dict[int, pd.DataFrame]) -> Figure:
                 }
                 error.plot(epochs, 100 * (1 - frame[f"{split}_accuracy"]), **line)
                 loss.plot(epochs, frame[f"{split}_loss"], **line)
-    error.set(title="Error rate", ylabel="% of images", yscale="log")
+    error.set(title="Error rate", ylabel="% of images")
+    error.set_yscale("log", nonpositive="mask")  # no error has no place on a log axis: a gap
     loss.set(title="Loss (cross-entropy with label smoothing)", ylabel="nats")
     error.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     error.yaxis.set_major_formatter(lambda value, _: f"{value:g}")

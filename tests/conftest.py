@@ -13,7 +13,34 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-FILES = ("stages", "dvc.yaml", "params.yaml", ".dvcignore", ".gitignore", ".gitattributes")
+
+
+def copy_project(target: Path) -> Path:
+    """A Git repository with the project's pipeline, set to train a tiny network on digits."""
+    target.mkdir(parents=True)
+    ignored = shutil.ignore_patterns("__pycache__")
+    for name in ("stages", "dvc.yaml", "params.yaml", ".dvcignore", ".gitignore", ".gitattributes"):
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, target / name, ignore=ignored)
+        else:
+            shutil.copy(source, target / name)
+    for name in ("config", ".gitignore"):
+        (target / ".dvc").mkdir(exist_ok=True)
+        shutil.copy(ROOT / ".dvc" / name, target / ".dvc" / name)
+    change_params(
+        target,
+        download__dataset="digits",
+        train__seeds=[0],
+        train__epochs=1,
+        train__network__filters=[4, 8, 8],
+    )
+    run("git", "init", "-q", "-b", "main", cwd=target)
+    run("git", "config", "user.name", "Tests", cwd=target)
+    run("git", "config", "user.email", "tests@example.com", cwd=target)
+    run("git", "add", "-A", cwd=target)
+    run("git", "commit", "-qm", "start", cwd=target)
+    return target
 
 
 def change_params(folder: Path, **values) -> None:
@@ -35,10 +62,12 @@ def run(*command: str, cwd: Path, check: bool = True, **environment: str):
         "python": [sys.executable],
         "dvc": [sys.executable, "-m", "dvc"],
     }
+    # dvc.yaml calls `python`: it must be the one that runs the tests.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     result = subprocess.run(
         [*programs.get(command[0], [command[0]]), *command[1:]],
         cwd=cwd,
-        env=os.environ | environment,
+        env=os.environ | {"PATH": path} | environment,
         capture_output=True,
         text=True,
         encoding="utf-8",

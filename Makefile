@@ -1,0 +1,55 @@
+# `make help` lists what there is to make. Each line can also be typed by hand: see README.md.
+
+PYTHON ?= python3
+BIN := .venv/bin
+# Stages and DVC run in this environment, whatever else is on the machine.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.DEFAULT_GOAL := run
+.PHONY: run test test-all lint plots lock clean help
+
+run: .venv/installed  ## run the pipeline on MNIST (on digits if MNIST cannot be reached), show metrics
+	@dvc repro || { \
+	    python -m stages.download >/dev/null 2>&1; code=$$?; \
+	    if [ $$code -ne 3 ]; then exit 1; fi; \
+	    echo; \
+	    echo "No source of the dataset can be reached. Running on digits instead, the 1,797 scans"; \
+	    echo "that scikit-learn carries; params.yaml, dvc.lock and the metrics will say so."; \
+	    echo; \
+	    dvc exp run -S download.dataset=digits; \
+	}
+	@echo
+	@python -c "print(open('metrics/evaluate.json').read())"
+
+test: .venv/installed  ## run the tests (under 3 minutes on 2 cores)
+	pytest
+
+test-all: .venv/installed  ## run all tests, the long ones too
+	pytest -m ""
+
+lint: .venv/installed  ## check style
+	ruff check .
+	ruff format --check .
+
+plots: .venv/installed  ## draw the results as a page, dvc_plots/index.html
+	dvc plots show
+
+lock: .venv/installed  ## compile requirements.in to requirements.txt, with the newest versions
+	pip install --quiet uv
+	uv pip compile --upgrade --universal --python-version 3.10 --no-emit-index-url \
+	    --annotation-style line --custom-compile-command "make lock" --quiet \
+	    requirements.in -o requirements.txt
+
+clean:  ## remove what can be made again: data, models, the environment (not DVC's cache)
+	rm -rf data models dvc_plots .venv
+
+help:  ## list these
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+.venv/installed: requirements.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 10) <= v <= (3, 13) and \
+	    "Python 3.10 to 3.13 is needed, $(PYTHON) is %d.%d: set PYTHON, as in make PYTHON=python3.12" % v)'
+	$(PYTHON) -m venv .venv
+	@echo "Installing what requirements.txt lists (about 1 GB to download): a few minutes"
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
