@@ -13,6 +13,7 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from conftest import ROOT, change_params, run
+
 from stages import datasets, download
 from stages.datasets import TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS, Dataset, File
 from stages.download import NoSourceError
@@ -29,8 +31,6 @@ NAMES = (TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS)
 GENUINE = {name: np.random.default_rng(seed).bytes(3000) for seed, name in enumerate(NAMES)}
 OLD = {name: b"of another dataset: " + name.encode() for name in NAMES}
 MIRROR = os.environ.get("MNIST_MIRROR")
-
-Answer = Callable[[BaseHTTPRequestHandler, bytes], None]
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -42,10 +42,8 @@ class Handler(BaseHTTPRequestHandler):
         name = self.path.rsplit("/", 1)[-1]
         self.server.requested.append(name)
         self.close_connection = True
-        try:
+        with suppress(ConnectionError):  # the client has had enough
             self.server.answer(self, GENUINE[name])
-        except ConnectionError:
-            pass  # the client has had enough
 
     def start(self, code: int, **headers: object) -> None:
         self.send_response(code)
@@ -55,6 +53,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         pass
+
+
+Answer = Callable[[Handler, bytes], None]
 
 
 class Server(ThreadingHTTPServer):
@@ -108,6 +109,7 @@ def status(code: int) -> Answer:
         handler.start(code, Content_Length=5)
         handler.wfile.write(b"sorry")
 
+    answer.__name__ = f"status_{code}"
     return answer
 
 
@@ -215,9 +217,10 @@ each_fault = pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 
 
 @pytest.fixture(autouse=True)
-def _direct_and_without_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_proxy_and_short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(download, "RETRIES", 0)
+    monkeypatch.setattr(download, "DEADLINE", 30)  # so that a fault not recognised ends a test
 
 
 @pytest.fixture
@@ -264,11 +267,10 @@ def tiny(*mirrors: str) -> Dataset:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """All files in a folder, those in its subfolders too."""
+    """All there is in a folder and below; a subfolder counts as an entry without bytes."""
     return {
-        str(path.relative_to(folder)): path.read_bytes()
+        path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else b""
         for path in folder.rglob("*")
-        if path.is_file()
     }
 
 
@@ -337,7 +339,9 @@ def test_error_tells_the_three_ways_on(closed_port, raw):
         assert way in str(caught.value)
 
 
-@pytest.mark.parametrize(("answer", "code"), [(status(503), 3), (flipped_bit, 1)])
+@pytest.mark.parametrize(
+    ("answer", "code"), [(status(503), 3), (flipped_bit, 1)], ids=["unreachable", "wrong file"]
+)
 def test_exit_code_tells_unreachable_sources_from_wrong_files(
     answer, code, serve, workspace, monkeypatch, capsys
 ):
@@ -349,7 +353,9 @@ def test_exit_code_tells_unreachable_sources_from_wrong_files(
     assert capsys.readouterr().err.startswith(f"error: {NAMES[0]}: no source has it")
 
 
-@pytest.mark.parametrize("passing", [status(503), status(429), cut_off, hanging_up])
+@pytest.mark.parametrize(
+    "passing", [status(503), status(429), cut_off, hanging_up], ids=lambda a: a.__name__
+)
 def test_passing_fault_is_tried_again_at_the_same_source(passing, serve, raw, monkeypatch):
     monkeypatch.setattr(download, "RETRIES", 1)
 
@@ -362,15 +368,13 @@ def test_passing_fault_is_tried_again_at_the_same_source(passing, serve, raw, mo
     assert server.requested == [NAMES[0], *NAMES]
 
 
-@pytest.mark.parametrize("answer", [status(404), html, redirect_loop], ids=lambda a: a.__name__)
+@pytest.mark.parametrize("answer", [status(404), html], ids=lambda a: a.__name__)
 def test_lasting_fault_is_not_tried_again(answer, serve, raw, monkeypatch):
     monkeypatch.setattr(download, "RETRIES", 1)
     server = serve(answer)
-    begin = time.monotonic()
     with pytest.raises(UserError):
         download.download(tiny(server.url), raw)
-    assert time.monotonic() - begin < 1  # pooch would have waited that long
-    assert set(server.requested) == {NAMES[0]}
+    assert server.requested == [NAMES[0]]
 
 
 def test_over_long_body_is_not_read_to_its_end(serve, raw):
@@ -471,7 +475,7 @@ def test_mnist_mirror_comes_before_the_catalogue(
     change_params(workspace, download__dataset="tiny")
     monkeypatch.setenv("MNIST_MIRROR", str(folder) if kind == "folder" else mirror.url.rstrip("/"))
     download.main()
-    assert contents(workspace / "data") == {f"raw/{name}": body for name, body in GENUINE.items()}
+    assert contents(workspace / "data/raw") == GENUINE
     assert catalogues.requested == []
     assert mirror.requested == ([] if kind == "folder" else list(NAMES))
 
@@ -593,9 +597,11 @@ def test_digits_are_the_same_bytes_whenever_they_are_made(workspace, monkeypatch
     assert contents(workspace / "data/raw") == first
 
 
-@pytest.mark.parametrize("name", [name for name, entry in datasets.CATALOGUE.items() if entry.files])
-def test_catalogue_entry_is_complete(name):
-    entry = datasets.CATALOGUE[name]
+@pytest.mark.parametrize(
+    "entry",
+    [pytest.param(entry, id=name) for name, entry in datasets.CATALOGUE.items() if entry.files],
+)
+def test_catalogue_entry_is_complete(entry):
     assert set(entry.files) == set(NAMES)
     for file in entry.files.values():
         assert re.fullmatch("[0-9a-f]{64}", file.sha256)

@@ -1,6 +1,7 @@
 """The pipeline as its users run it: real DVC in a copy of the project, on the dataset `digits`."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -131,7 +132,6 @@ def test_a_wrong_param_stops_the_pipeline_before_any_work(traced, tmp_path):
 
 # The README's table "Change this, and these stages run", a row each.
 ROWS = [
-    ({"download__dataset": "digits"}, set()),
     ({"preprocess__validation_size": 100}, {"preprocess", "train@0", "evaluate"}),
     ({"preprocess__seed": 1}, {"preprocess", "train@0", "evaluate"}),
     ({"train__epochs": 2}, {"train@0", "evaluate"}),
@@ -157,18 +157,41 @@ def stages_run(output: str) -> set[str]:
 
 
 @pytest.mark.slow
-def test_changing_the_dataset_reruns_everything(traced, tmp_path, monkeypatch):
-    """From fashion_mnist's files, made here by a folder that pretends to be its mirror: `digits`
-    cannot change into a dataset that needs a network, so download is asked for and must fail."""
+def test_a_comment_reruns_nothing(traced, tmp_path):
+    project = tmp_path / "project"
+    shutil.copytree(traced[0], project, symlinks=True)
+    with open(project / "params.yaml", "a", encoding="utf-8") as file:
+        file.write("# a comment\n")
+    assert not stages_run(run("dvc", "repro", cwd=project).stdout)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("MNIST_MIRROR" not in os.environ, reason="MNIST_MIRROR names no copy of MNIST")
+def test_another_dataset_reruns_everything_and_the_way_back_nothing(traced, tmp_path):
+    project = tmp_path / "project"
+    shutil.copytree(traced[0], project, symlinks=True)
+    change_params(project, download__dataset="mnist")
+    stages = {"download", "preprocess", "train@0", "evaluate"}
+    assert stages_run(run("dvc", "repro", cwd=project).stdout) == stages
+    metrics = json.loads((project / "metrics/evaluate.json").read_text(encoding="utf-8"))
+    assert (metrics["dataset"], metrics["test_images"]) == ("mnist", 10_000)
+    change_params(project, download__dataset="digits")
+    assert not stages_run(run("dvc", "repro", cwd=project).stdout), "DVC's run cache has it all"
+    assert run("git", "status", "--porcelain", cwd=project).stdout == ""
+
+
+def test_a_failed_download_loses_nothing(traced, tmp_path):
     project = tmp_path / "project"
     shutil.copytree(traced[0], project, symlinks=True)
     change_params(project, download__dataset="kmnist")
-    result = run("dvc", "repro", cwd=project, check=False, MNIST_MIRROR=str(tmp_path))
+    nowhere = "http://127.0.0.1:9"  # the port "discard": no mirror is reached through this proxy
+    environment = {"MNIST_MIRROR": str(tmp_path), "HTTPS_PROXY": nowhere, "HTTP_PROXY": nowhere}
+    result = run("dvc", "repro", cwd=project, check=False, **environment)
+    assert result.returncode != 0
     assert stages_run(result.stdout) == {"download"}
     assert "MNIST_MIRROR" in result.stderr
     change_params(project, download__dataset="digits")
-    result = run("dvc", "repro", cwd=project)
-    assert not stages_run(result.stdout), "DVC's run cache restores what is known"
+    assert not stages_run(run("dvc", "repro", cwd=project).stdout), "DVC's cache has it all"
     assert run("git", "status", "--porcelain", cwd=project).stdout == ""
 
 

@@ -1,0 +1,143 @@
+"""Training batches: each image carries its number as its brightness, so that a batch tells which
+images it holds, in which order, and whether their labels have come along.
+"""
+
+import numpy as np
+import pytest
+
+from stages.batches import training_batches
+from stages.params import Augment
+
+COUNT, CLASSES, BATCH, EPOCHS = 53, 7, 8, 3
+STEPS = COUNT // BATCH
+NONE = Augment(rotation=0.0, shift=0.0, zoom=0.0, shear=0.0)
+SOME = Augment(rotation=10.0, shift=2.0, zoom=0.1, shear=0.1)
+
+IMAGES = np.full((COUNT, 28, 28, 1), 0, np.float32)
+IMAGES[:, 4:-4, 4:-4] = ((1 + np.arange(COUNT)) / COUNT)[:, np.newaxis, np.newaxis, np.newaxis]
+LABELS = (np.arange(COUNT) * 3 % CLASSES).astype(np.uint8)
+
+
+def make(
+    augment: Augment = NONE, seed: int = 0, epochs: int = EPOCHS, batch_size: int = BATCH
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    dataset = training_batches(IMAGES, LABELS, CLASSES, batch_size, epochs, augment, seed)
+    return list(dataset.as_numpy_iterator())
+
+
+def numbers(batches: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Which image each row of each batch is, by the brightness of its middle."""
+    middle = np.stack([images[:, 14, 14, 0] for images, _ in batches])
+    return np.rint(middle * COUNT).astype(int) - 1
+
+
+def assert_same(first: list, second: list) -> None:
+    assert len(first) == len(second)
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one[0], other[0])
+        np.testing.assert_array_equal(one[1], other[1])
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "epochs", "expected"),
+    [(8, 3, 18), (53, 2, 2), (27, 2, 2), (2, 1, 26)],
+)
+def test_there_are_as_many_batches_as_fill_up_in_each_epoch(
+    batch_size: int, epochs: int, expected: int
+):
+    batches = make(epochs=epochs, batch_size=batch_size)
+    assert len(batches) == expected
+    for images, labels in batches:
+        assert images.shape == (batch_size, 28, 28, 1)
+        assert images.dtype == np.float32
+        assert labels.shape == (batch_size, CLASSES)
+        assert labels.dtype == np.float32
+
+
+@pytest.mark.parametrize("augment", [NONE, SOME], ids=["plain", "augmented"])
+def test_an_epoch_visits_each_image_at_most_once(augment: Augment):
+    for visited in numbers(make(augment)).reshape(EPOCHS, -1):
+        assert len(visited) == STEPS * BATCH
+        assert len(set(visited)) == STEPS * BATCH
+        assert set(visited) <= set(range(COUNT))
+
+
+def test_images_that_sit_out_are_others_in_the_next_epoch():
+    resting = [
+        frozenset(range(COUNT)) - set(visited) for visited in numbers(make(epochs=6)).reshape(6, -1)
+    ]
+    assert len(set(resting)) == 6
+
+
+@pytest.mark.parametrize("augment", [NONE, SOME], ids=["plain", "augmented"])
+def test_labels_stay_with_their_images(augment: Augment):
+    batches = make(augment)
+    labels = np.stack([labels for _, labels in batches])
+    np.testing.assert_array_equal(labels, np.eye(CLASSES)[LABELS[numbers(batches)]])
+
+
+def test_images_are_unchanged_without_augmentation():
+    batches = make(NONE)
+    images = np.stack([images for images, _ in batches])
+    np.testing.assert_array_equal(images, IMAGES[numbers(batches)])
+
+
+def test_images_are_changed_with_augmentation():
+    batches = make(SOME)
+    images = np.stack([images for images, _ in batches])
+    changed = (images != IMAGES[numbers(batches)]).any(axis=(2, 3, 4))
+    assert changed.all()
+
+
+def test_epochs_differ_in_order():
+    orders = numbers(make()).reshape(EPOCHS, -1)
+    for first in range(EPOCHS):
+        for second in range(first):
+            assert (orders[first] == orders[second]).mean() < 0.3
+
+
+def test_an_image_is_augmented_anew_in_each_epoch():
+    batches = make(SOME)
+    images = np.stack([images for images, _ in batches]).reshape(EPOCHS, -1, 28 * 28)
+    shown = [
+        dict(zip(order, epoch, strict=True))
+        for order, epoch in zip(numbers(batches).reshape(EPOCHS, -1), images, strict=True)
+    ]
+    both = shown[0].keys() & shown[1].keys()
+    assert len(both) > COUNT / 2
+    assert not any(np.array_equal(shown[0][number], shown[1][number]) for number in both)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**31 - 1])
+def test_the_same_seed_gives_the_same_bytes(seed: int):
+    assert_same(make(SOME, seed), make(SOME, seed))
+
+
+def test_another_seed_gives_another_order():
+    first, second = numbers(make(seed=0)), numbers(make(seed=1))
+    assert (first == second).mean() < 0.3
+
+
+def test_another_seed_gives_another_augmentation():
+    same = np.repeat(IMAGES[-1:], COUNT, axis=0)
+
+    def shown(seed: int) -> set[bytes]:
+        batches = training_batches(same, LABELS, CLASSES, BATCH, 1, SOME, seed)
+        return {image.tobytes() for images, _ in batches.as_numpy_iterator() for image in images}
+
+    assert len(shown(0)) == STEPS * BATCH
+    assert not shown(0) & shown(1)
+
+
+def test_an_epoch_does_not_depend_on_how_many_follow():
+    assert_same(make(SOME, epochs=EPOCHS)[: 2 * STEPS], make(SOME, epochs=2))
+
+
+def test_a_batch_does_not_depend_on_whether_others_were_made():
+    start = STEPS + 2
+    dataset = training_batches(IMAGES, LABELS, CLASSES, BATCH, EPOCHS, SOME, 0)
+    assert_same(make(SOME)[start:], list(dataset.skip(start).as_numpy_iterator()))
+
+
+def test_augmentation_leaves_the_order_alone():
+    np.testing.assert_array_equal(numbers(make(SOME)), numbers(make(NONE)))

@@ -1,0 +1,595 @@
+"""The stage `evaluate`: its numbers against hand computations, scikit-learn and numpy; its files by
+`main` on `digits`; and its pictures, drawn for what real runs seldom show, with a look at whether
+all that is written in them can be read.
+"""
+
+import contextlib
+import io
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import ROOT, change_params
+from matplotlib import image as png
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.path import Path as Outline
+from matplotlib.text import Text
+from sklearn import metrics as sklearn_metrics
+
+from stages import datasets, download, evaluate, pictures, preprocess, scores, train
+from stages.errors import UserError
+from stages.runtime import keras
+
+PNGS = ("predictions", "mistakes", "confusion_matrix", "learning_curves")
+DIGITS = datasets.DIGITS
+CLOTHES = datasets.find("fashion_mnist").classes
+
+
+# --- Numbers
+
+# Four images of three classes; the third is never predicted, the fourth image is misread.
+LABELS = np.array([0, 0, 1, 2])
+PROBABILITIES = np.array(
+    [[0.5, 0.25, 0.25], [0.8, 0.1, 0.1], [0.25, 0.5, 0.25], [0.75, 0.0, 0.25]], np.float32
+)
+
+
+def random_case(count: int = 300, classes: int = 10, seed: int = 0) -> tuple:
+    """Labels, and float32 probabilities that are right about half of the time."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, count)
+    weights = rng.random((count, classes)) ** 2 + 0.8 * np.eye(classes)[labels]
+    return labels, (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def log_loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """By scikit-learn, which wants rows to sum to 1 more exactly than float32 can."""
+    exact = probabilities.astype(np.float64)
+    return sklearn_metrics.log_loss(labels, exact / exact.sum(axis=1, keepdims=True))
+
+
+def test_report_of_a_case_computed_by_hand():
+    report = scores.report(LABELS, PROBABILITIES, ("a", "b", "c"))
+    approx = pytest.approx
+    assert report == {
+        "accuracy": 0.75,
+        "errors": 1,
+        "loss": approx((np.log(2) + np.log(1.25) + np.log(2) + np.log(4)) / 4, abs=1e-6),
+        # Of three images called a, two are a; nothing is called c.
+        "precision": {"macro": approx(5 / 9), "a": approx(2 / 3), "b": 1.0, "c": 0.0},
+        "recall": {"macro": approx(2 / 3), "a": 1.0, "b": 1.0, "c": 0.0},
+        "f1": {"macro": approx(0.6), "a": approx(0.8), "b": 1.0, "c": 0.0},
+    }
+
+
+def test_report_lists_classes_that_never_occur():
+    report = scores.report(np.array([0, 1]), np.eye(4, dtype=np.float32)[:2], ("a", "b", "c", "d"))
+    for name in ("precision", "recall", "f1"):
+        assert report[name] == {"macro": 0.5, "a": 1.0, "b": 1.0, "c": 0.0, "d": 0.0}
+
+
+@pytest.mark.parametrize(("count", "classes"), [(300, 10), (40, 3), (12, 10)])
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.UndefinedMetricWarning")
+def test_report_agrees_with_scikit_learn(count: int, classes: int):
+    labels, probabilities = random_case(count, classes)
+    predicted = probabilities.argmax(axis=1)
+    names = tuple(f"class {number}" for number in range(classes))
+    report = scores.report(labels, probabilities, names)
+    assert report["accuracy"] == pytest.approx(sklearn_metrics.accuracy_score(labels, predicted))
+    assert report["errors"] == round((1 - report["accuracy"]) * count)
+    for name, function in (
+        ("precision", sklearn_metrics.precision_score),
+        ("recall", sklearn_metrics.recall_score),
+        ("f1", sklearn_metrics.f1_score),
+    ):
+        options = {"labels": range(classes), "zero_division": 0}
+        assert list(report[name]) == ["macro", *names]
+        macro, *each = report[name].values()
+        assert macro == pytest.approx(function(labels, predicted, average="macro", **options))
+        assert each == pytest.approx(list(function(labels, predicted, average=None, **options)))
+
+
+def test_loss_agrees_with_scikit_learn():
+    labels, probabilities = random_case()
+    loss = scores.accuracy_and_loss(labels, probabilities)["loss"]
+    assert loss == pytest.approx(log_loss(labels, probabilities), abs=1e-6)
+
+
+def test_loss_of_a_probability_of_zero_is_large_and_finite():
+    probabilities = np.array([[1, 0], [1, 0]], np.float32)
+    values = scores.accuracy_and_loss(np.array([0, 1], np.uint8), probabilities)
+    assert values["accuracy"] == 0.5
+    assert 20 < values["loss"] < 100
+
+
+def test_evaluate_of_one_network_is_its_report():
+    labels, probabilities = random_case()
+    result, mean = evaluate.evaluate(labels, {5: probabilities}, DIGITS)
+    assert result == scores.report(labels, probabilities, DIGITS)
+    assert mean.dtype == np.float32
+    np.testing.assert_array_equal(mean, probabilities)
+
+
+def test_evaluate_of_several_networks_scores_them_alone_and_together():
+    labels, _ = random_case(classes=3)
+    names = ("a", "b", "c")
+    outputs = {}
+    for seed in (4, 0, 9):
+        rng = np.random.default_rng(seed)
+        weights = rng.random((len(labels), 3)) + 0.3 * np.eye(3)[labels]
+        outputs[seed] = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    result, mean = evaluate.evaluate(labels, outputs, names)
+
+    np.testing.assert_allclose(mean, (outputs[4] + outputs[0] + outputs[9]) / 3, atol=1e-6)
+    together = {key: result[key] for key in result if key not in ("mean", "std", "seeds")}
+    assert together == scores.report(labels, mean, names)
+    assert list(result["seeds"]) == ["4", "0", "9"]
+    for seed, probabilities in outputs.items():
+        assert result["seeds"][str(seed)] == scores.report(labels, probabilities, names)
+
+    def values(*keys: str) -> np.ndarray:
+        found = []
+        for seed in ("4", "0", "9"):
+            report = result["seeds"][seed]
+            for key in keys:
+                report = report[key]
+            found.append(report)
+        assert len(set(found)) > 1
+        return np.array(found)
+
+    for key in ("accuracy", "errors", "loss"):
+        assert result["mean"][key] == pytest.approx(np.mean(values(key)))
+        assert result["std"][key] == pytest.approx(np.std(values(key), ddof=1))
+    for key in ("precision", "recall", "f1"):
+        assert list(result["mean"][key]) == list(result["std"][key]) == ["macro", *names]
+        for name in ("macro", *names):
+            assert result["mean"][key][name] == pytest.approx(np.mean(values(key, name)))
+            assert result["std"][key][name] == pytest.approx(np.std(values(key, name), ddof=1))
+
+
+def test_json_is_rounded_ends_in_a_line_feed_and_keeps_names_readable(tmp_path: Path):
+    path = tmp_path / "new" / "metrics.json"
+    scores.write_json(path, {"n": 3, "x": 0.12345678, "sub": {"größe": 2 / 3}})
+    assert path.read_text(encoding="utf-8") == (
+        '{\n  "n": 3,\n  "x": 0.123457,\n  "sub": {\n    "größe": 0.666667\n  }\n}\n'
+    )
+    assert [file.name for file in path.parent.iterdir()] == ["metrics.json"]
+
+
+# --- The stage
+
+
+def run(main: Callable[[], None], folder: Path, *arguments: str) -> str:
+    """Run a stage in `folder`; what it prints, to no terminal."""
+    output = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", ["stage", *arguments])
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+            main()
+    return output.getvalue()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which all four stages have run, with two small networks."""
+    folder = tmp_path_factory.mktemp("finished")
+    shutil.copy(ROOT / "params.yaml", folder)
+    change_params(
+        folder,
+        download__dataset="digits",
+        train__seeds=[0, 3],
+        train__epochs=2,
+        train__batch_size=128,
+        train__network__filters=[4, 8, 8],
+        evaluate__samples=1,
+        evaluate__mistakes=5,
+    )
+    run(download.main, folder)
+    run(preprocess.main, folder)
+    for seed in ("0", "3"):
+        run(train.main, folder, "--seed", seed)
+    run(evaluate.main, folder)
+    return folder
+
+
+@pytest.fixture
+def folder(finished: Path, tmp_path: Path) -> Path:
+    """A copy of `finished` to change and run in."""
+    return shutil.copytree(finished, tmp_path / "folder")
+
+
+@pytest.fixture(scope="module")
+def test_set(finished: Path) -> tuple[np.ndarray, np.ndarray]:
+    processed = finished / "data/processed"
+    return np.load(processed / "test_images.npy"), np.load(processed / "test_labels.npy")
+
+
+@pytest.fixture(scope="module")
+def outputs(finished: Path, test_set: tuple) -> dict[int, np.ndarray]:
+    """Probabilities by seed, computed with Keras alone."""
+    return {
+        seed: keras.saving.load_model(finished / f"models/seed-{seed}.keras").predict(
+            test_set[0], verbose=0
+        )
+        for seed in (0, 3)
+    }
+
+
+def results(folder: Path) -> dict:
+    return json.loads((folder / "metrics/evaluate.json").read_text(encoding="utf-8"))
+
+
+def written(folder: Path) -> dict[str, bytes]:
+    """The outputs of the stage, by path."""
+    paths = [*folder.glob("metrics/*.*"), *folder.glob("plots/*.*")]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+def leaves(content: dict) -> Iterator:
+    for value in content.values():
+        if isinstance(value, dict):
+            yield from leaves(value)
+        else:
+            yield value
+
+
+def test_it_writes_numbers_tables_and_pictures(finished: Path):
+    assert set(written(finished)) == {
+        "metrics/evaluate.json",
+        "metrics/confusion_matrix.csv",
+        "plots/confusion.csv",
+        *(f"plots/{name}.png" for name in PNGS),
+    }
+
+
+def test_json_holds_the_scores_of_the_saved_networks(
+    finished: Path, test_set: tuple, outputs: dict[int, np.ndarray]
+):
+    content, labels = results(finished), test_set[1]
+    mean = (outputs[0] + outputs[3]) / 2
+    assert content["dataset"] == "digits"
+    assert content["test_images"] == len(labels) == 360
+    assert content["networks"] == 2
+    assert content["errors"] == (mean.argmax(axis=1) != labels).sum()
+    assert content["accuracy"] == pytest.approx(1 - content["errors"] / 360, abs=1e-6)
+    assert content["loss"] == pytest.approx(log_loss(labels, mean), abs=2e-6)
+    accuracies = []
+    for seed, probabilities in outputs.items():
+        accuracies.append(np.mean(probabilities.argmax(axis=1) == labels))
+        of_seed = content["seeds"][str(seed)]
+        assert of_seed["accuracy"] == pytest.approx(accuracies[-1], abs=1e-6)
+    assert content["mean"]["accuracy"] == pytest.approx(np.mean(accuracies), abs=1e-6)
+    assert content["std"]["accuracy"] == pytest.approx(np.std(accuracies, ddof=1), abs=1e-6)
+    assert min(accuracies) > 0.2  # they are no longer guessing
+    assert content["accuracy"] < 1  # there are mistakes to be shown
+
+
+def test_json_holds_numbers_and_strings_alone(finished: Path):
+    found = list(leaves(results(finished)))
+    assert len(found) > 100
+    assert {type(value) for value in found} == {int, float, str}
+
+
+def test_confusion_matrix_counts_actual_by_predicted(
+    finished: Path, test_set: tuple, outputs: dict[int, np.ndarray]
+):
+    path = finished / "metrics/confusion_matrix.csv"
+    assert path.read_text(encoding="utf-8").startswith("actual,0,1,2,3,4,5,6,7,8,9\n0,")
+    assert b"\r" not in path.read_bytes()
+    counts = pd.read_csv(path, index_col="actual").to_numpy()
+    expected = np.zeros((10, 10), int)
+    predicted = (outputs[0] + outputs[3]).argmax(axis=1)
+    for actual, prediction in zip(test_set[1], predicted, strict=True):
+        expected[actual, prediction] += 1
+    np.testing.assert_array_equal(counts, expected)
+    assert not np.array_equal(counts, counts.T)  # else rows and columns could be swapped
+    content = results(finished)
+    assert np.trace(counts) / counts.sum() == pytest.approx(content["accuracy"], abs=1e-6)
+    for label, row in enumerate(counts):
+        recall = row[label] / row.sum()
+        assert content["recall"][str(label)] == pytest.approx(recall, abs=1e-6)
+
+
+def test_predictions_have_one_row_per_test_image(
+    finished: Path, test_set: tuple, outputs: dict[int, np.ndarray]
+):
+    frame = pd.read_csv(finished / "plots/confusion.csv")
+    assert list(frame.columns) == ["index", "actual", "predicted", "confidence"]
+    assert list(frame["index"]) == list(range(360))
+    assert list(frame["actual"]) == list(test_set[1])
+    mean = (outputs[0] + outputs[3]) / 2
+    assert list(frame["predicted"]) == list(mean.argmax(axis=1))
+    np.testing.assert_allclose(frame["confidence"], mean.max(axis=1), atol=2e-6)
+    content = results(finished)
+    assert (frame["actual"] != frame["predicted"]).sum() == content["errors"]
+
+
+@pytest.mark.parametrize("name", PNGS)
+def test_pictures_are_wide_enough_and_not_blank(finished: Path, name: str):
+    pixels = png.imread(finished / f"plots/{name}.png")
+    assert pixels.shape[1] >= 600
+    brightness = pixels[..., :3].mean(axis=2)
+    assert (brightness < 0.5).mean() > 0.001
+    halves = np.array_split(brightness, 2, axis=0) + np.array_split(brightness, 2, axis=1)
+    assert all(half.min() < 0.5 < half.max() for half in halves)
+
+
+def test_a_second_run_writes_the_same_bytes(folder: Path):
+    before = written(folder)
+    for path in before:
+        (folder / path).unlink()
+    run(evaluate.main, folder)
+    assert written(folder) == before
+
+
+def test_a_seed_that_has_left_the_list_leaves_no_trace(folder: Path, outputs: dict):
+    change_params(folder, train__seeds=[3])
+    kept = [path for path in sorted(folder.rglob("*")) if "seed-3" in str(path) and path.is_file()]
+    before = [path.read_bytes() for path in kept]
+    other = folder / "models/notes.txt"
+    other.write_text("not a network")
+    printed = run(evaluate.main, folder)
+    assert "models/seed-0.keras: removed" in printed.replace("\\", "/")
+    assert "plots/training/seed-0: removed" in printed.replace("\\", "/")
+    assert {path.name for path in (folder / "models").iterdir()} == {"seed-3.keras", "notes.txt"}
+    assert [path.name for path in (folder / "plots/training").iterdir()] == ["seed-3"]
+    assert [path.read_bytes() for path in kept] == before
+    content = results(folder)
+    assert content["networks"] == 1
+    assert not content.keys() & {"mean", "std", "seeds"}
+    frame = pd.read_csv(folder / "plots/confusion.csv")
+    assert list(frame["predicted"]) == list(outputs[3].argmax(axis=1))
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("models/seed-3.keras", "dvc repro"),
+        ("data/processed/test_images.npy", "dvc repro preprocess"),
+        ("data/processed/test_labels.npy", "dvc repro preprocess"),
+        ("plots/training/seed-3", "dvc repro --force train"),
+    ],
+)
+def test_a_missing_input_is_refused_and_the_outputs_stay(folder: Path, name: str, command: str):
+    before = written(folder)
+    path = folder / name
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(UserError) as caught:
+        run(evaluate.main, folder)
+    assert name in str(caught.value).replace("\\", "/")
+    assert command in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert written(folder) == before
+
+
+# --- Pictures
+
+
+def picture_case(count: int, classes: tuple[str, ...], mistakes: int | None = None) -> tuple:
+    """Images, labels and probabilities with that many mistakes, `None` for as good as all."""
+    rng = np.random.default_rng(0)
+    images = rng.random((count, 28, 28, 1), np.float32)
+    labels = np.arange(count) % len(classes)
+    mistakes = count if mistakes is None else mistakes
+    shifts = rng.integers(1, len(classes), count) * (np.arange(count) < mistakes)
+    probabilities = np.full((count, len(classes)), 0.0001, np.float32)
+    probabilities[np.arange(count), (labels + shifts) % len(classes)] = 0.999
+    return images, labels, probabilities, classes
+
+
+def counts_of(labels: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...]):
+    predicted = probabilities.argmax(axis=1)
+    return sklearn_metrics.confusion_matrix(labels, predicted, labels=range(len(classes)))
+
+
+def draw(figure: Figure) -> list[Text]:
+    """Draw `figure` and return the texts that are seen."""
+    figure.dpi = pictures.DPI
+    drawn, draw_text = [], Text.draw
+
+    def record(text: Text, renderer) -> None:
+        if text.get_visible() and text.get_text().strip():
+            drawn.append(text)
+        draw_text(text, renderer)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Text, "draw", record)
+        FigureCanvasAgg(figure).draw()
+    return drawn
+
+
+def texts_of(figure: Figure) -> list[str]:
+    return [text.get_text() for text in draw(figure)]
+
+
+def outline(text: Text) -> Outline:
+    """The rectangle around a text, turned as the text is."""
+    renderer = text.get_figure(root=True).canvas.get_renderer()
+    box, angle = text.get_window_extent(renderer), np.radians(text.get_rotation())
+    text.set_rotation(0)
+    level = text.get_window_extent(renderer)
+    text.set_rotation(np.degrees(angle))
+    centre = (box.p0 + box.p1) / 2
+    corners = (level.corners()[[0, 1, 3, 2, 0]] - (level.p0 + level.p1) / 2) @ np.array(
+        [[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]
+    )
+    return Outline(corners + centre, closed=True)
+
+
+def assert_readable(figure: Figure) -> None:
+    """All texts lie inside the figure, and none over another."""
+    outlines = {text: outline(text) for text in draw(figure)}
+    assert outlines
+    width, height = figure.canvas.get_width_height()
+    for text, shape in outlines.items():
+        low, high = shape.vertices.min(axis=0), shape.vertices.max(axis=0)
+        inside = (low >= -1).all() and high[0] <= width + 1 and high[1] <= height + 1
+        assert inside, f"{text.get_text()!r} is cut off"
+    checked = list(outlines.items())
+    for number, (text, shape) in enumerate(checked):
+        for other, other_shape in checked[:number]:
+            assert not shape.intersects_path(other_shape, filled=True), (
+                f"{text.get_text()!r} overlaps {other.get_text()!r}"
+            )
+
+
+def test_overlapping_and_cut_off_texts_are_found():
+    figure = Figure(figsize=(6, 4))
+    figure.text(0.5, 0.5, "one")
+    figure.text(0.5, 0.8, "two")
+    assert_readable(figure)
+    late = figure.text(0.49, 0.51, "three", rotation=30)
+    with pytest.raises(AssertionError, match="overlaps"):
+        assert_readable(figure)
+    late.set(x=0.98, y=0.2)
+    with pytest.raises(AssertionError, match="cut off"):
+        assert_readable(figure)
+
+
+NAMES = pytest.mark.parametrize("classes", [DIGITS, CLOTHES], ids=["digits", "long names"])
+
+
+@NAMES
+def test_sample_predictions_can_be_read(classes: tuple[str, ...]):
+    case = picture_case(40, classes, mistakes=20)
+    assert_readable(pictures.sample_predictions(*case, per_class=2, seed=0))
+
+
+@NAMES
+@pytest.mark.parametrize("mistakes", [1, 25])
+def test_mistakes_can_be_read(classes: tuple[str, ...], mistakes: int):
+    case = picture_case(10_000, classes, mistakes)
+    assert_readable(pictures.mistakes(*case, limit=20))
+
+
+@NAMES
+def test_confusion_matrix_can_be_read(classes: tuple[str, ...]):
+    _, labels, probabilities, _ = picture_case(10_000, classes, mistakes=300)
+    counts = counts_of(labels, probabilities, classes)
+    assert_readable(pictures.confusion_matrix(counts, classes))
+
+
+def curves_of(epochs: int, seeds: int, validation: bool = True) -> dict[int, pd.DataFrame]:
+    def frame(seed: int) -> pd.DataFrame:
+        decay = np.exp(-np.arange(epochs) / 2 - seed / 10)
+        columns = {"train_accuracy": 1 - 0.5 * decay, "train_loss": 0.5 + decay}
+        if validation:
+            columns |= {
+                "validation_accuracy": 1 - 0.3 * decay,
+                "validation_loss": 0.5 + 0.8 * decay,
+            }
+        return pd.DataFrame(columns)
+
+    return {seed: frame(seed) for seed in range(seeds)}
+
+
+@pytest.mark.parametrize(
+    ("epochs", "seeds", "validation"), [(1, 1, True), (8, 3, True), (200, 1, False)]
+)
+def test_learning_curves_can_be_read(epochs: int, seeds: int, validation: bool):
+    figure = pictures.learning_curves(curves_of(epochs, seeds, validation))
+    assert_readable(figure)
+    assert ("validation" in texts_of(figure)) == validation
+
+
+def test_learning_curves_without_a_single_error_can_be_drawn():
+    curves = curves_of(3, 1)
+    curves[0]["train_accuracy"] = curves[0]["validation_accuracy"] = 1.0
+    assert_readable(pictures.learning_curves(curves))
+
+
+def test_sample_predictions_show_the_predictions_of_all_classes():
+    images, labels, probabilities, classes = picture_case(20, ("ant", "bee"), mistakes=0)
+    probabilities[0] = [0.25, 0.75]  # an ant
+    probabilities[2] = [0.375, 0.625]  # another, with less confidence
+    texts = texts_of(
+        pictures.sample_predictions(images, labels, probabilities, classes, per_class=20, seed=0)
+    )
+    assert {"ant", "bee"} <= set(texts)
+    wrong = [text for text in texts if "✗" in text and "bee" in text and "%" in text]
+    assert sum("75.0 %" in text for text in wrong) == 2  # among all ants, and as the worst
+    assert sum("62.5 %" in text for text in wrong) == 1
+    assert sum("✓ ant" in text for text in texts) == 8
+    assert sum("✓ bee" in text for text in texts) == 10
+
+
+def test_sample_predictions_are_drawn_by_the_seed():
+    case = picture_case(200, DIGITS, mistakes=0)
+    case[2][:] = np.random.default_rng(0).random(case[2].shape)  # to tell the images by captions
+
+    def captions(seed: int) -> list[str]:
+        return texts_of(pictures.sample_predictions(*case, per_class=1, seed=seed))
+
+    assert captions(0) == captions(0) != captions(1)
+
+
+def test_mistakes_come_most_confident_first_and_no_more_than_the_limit():
+    images, labels, probabilities, classes = picture_case(30, DIGITS, mistakes=0)
+    for index, confidence in ((3, 0.6), (17, 0.9), (21, 0.7), (4, 0.8)):
+        probabilities[index] = 0
+        probabilities[index, (labels[index] + 1) % 10] = confidence
+    texts = texts_of(pictures.mistakes(images, labels, probabilities, classes, limit=3))
+    captions = [text for text in texts if "#" in text]
+    assert [caption.split("#")[1] for caption in captions] == ["17", "4", "21"]
+    assert "is 7, read 8" in captions[0]
+    assert "90.0 %" in captions[0]
+    assert any("4 of 30 test images" in text and "the 3 most" in text for text in texts)
+
+
+def test_perfect_predictions_have_no_mistakes_to_show():
+    case = picture_case(50, DIGITS, mistakes=0)
+    figure = pictures.mistakes(*case, limit=20)
+    assert_readable(figure)
+    (heading,) = texts_of(figure)
+    assert heading.startswith("0 of 50 test images")
+    texts = texts_of(pictures.sample_predictions(*case, per_class=1, seed=0))
+    assert not any("✗" in text and "%" in text for text in texts)
+    counts = counts_of(case[1], case[2], DIGITS)
+    assert any(
+        " 0 errors in 50" in text for text in texts_of(pictures.confusion_matrix(counts, DIGITS))
+    )
+
+
+def test_classes_without_images_stay_empty():
+    images, labels, probabilities, classes = picture_case(30, DIGITS, mistakes=0)
+    keep = labels < 7
+    case = images[keep], labels[keep], probabilities[keep], classes
+    texts = texts_of(pictures.sample_predictions(*case, per_class=2, seed=0))
+    assert set(DIGITS) <= set(texts)
+    assert sum("✓" in text and "%" in text for text in texts) == 7 * 2
+    assert_readable(pictures.mistakes(*case, limit=5))
+    assert_readable(pictures.confusion_matrix(counts_of(case[1], case[2], classes), classes))
+
+
+def test_confusion_matrix_shows_all_counts():
+    counts = np.array([[5, 2, 0], [0, 1234, 1], [3, 0, 4]])
+    texts = texts_of(pictures.confusion_matrix(counts, ("a", "b", "c")))
+    for text in ("5", "2", "1,234", "1", "3", "4", "71.4 %", "99.9 %", "57.1 %"):
+        assert texts.count(text) == 1, text
+    assert texts.count("·") == 3
+    assert any("6 errors in 1,249" in text for text in texts)
+
+
+def test_only_all_is_called_100_per_cent():
+    counts = np.array([[9_999_999, 1], [0, 10]])
+    texts = texts_of(pictures.confusion_matrix(counts, ("a", "b")))
+    assert texts.count("100 %") == 1
+    assert texts.count("99.9 %") == 1
+
+
+def test_a_picture_is_saved_with_the_same_bytes(tmp_path: Path):
+    saved = []
+    for name in ("a.png", "b.png"):
+        path = tmp_path / "new" / name
+        pictures.save(pictures.confusion_matrix(np.eye(3, dtype=int), ("a", "b", "c")), path)
+        saved.append(path.read_bytes())
+    assert saved[0] == saved[1]
+    assert b"Software" not in saved[0]
+    assert len(list((tmp_path / "new").iterdir())) == 2

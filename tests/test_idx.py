@@ -1,0 +1,279 @@
+"""The IDX reader and writer: genuine files come through unchanged, and no damage passes silently.
+
+Files are also put together and taken apart by hand here, so that the reader and the writer cannot
+share a misunderstanding of the format.
+"""
+
+import gzip
+import struct
+import time
+import tracemalloc
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stages import idx
+from stages.errors import UserError
+
+TWO_IMAGES = bytes.fromhex("00000803 00000002 00000001 00000003 010203fdfeff")
+SHAPES = [(1,), (7,), (5000,), (1, 28, 28), (13, 28, 28), (10, 3, 5), (300, 1, 1), (4, 3, 2, 5)]
+
+
+def random_items(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+
+
+def packed(shape: tuple[int, ...], data: bytes, magic: bytes | None = None) -> bytes:
+    """An IDX file before gzip; the header says what it is told to."""
+    magic = bytes([0, 0, 8, len(shape)]) if magic is None else magic
+    return magic + struct.pack(f">{len(shape)}I", *shape) + data
+
+
+def read(path: Path, dimensions: int, block_size: int = 4096) -> np.ndarray:
+    return np.concatenate(list(idx.read_blocks(path, dimensions, block_size)))
+
+
+def assert_refused(path: Path, dimensions: int, match: str | None = None) -> str:
+    """Reading all of the file fails with one line that names it; return that line."""
+    with pytest.raises(UserError, match=match) as caught:
+        read(path, dimensions)
+    message = str(caught.value)
+    assert str(path) in message
+    assert "\n" not in message
+    return message
+
+
+def assert_refused_at_once(path: Path, dimensions: int) -> None:
+    with pytest.raises(UserError, match="no items"):
+        next(idx.read_blocks(path, dimensions))
+    with pytest.raises(UserError, match="no items"):
+        idx.read_shape(path, dimensions)
+
+
+@contextmanager
+def peak_memory_below(limit: float) -> Iterator[None]:
+    tracemalloc.start()
+    try:
+        yield
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < limit
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "items.gz"
+
+
+@pytest.mark.parametrize("block_size", [1, 4, 13, 4096])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_what_was_written_is_read_in_blocks(shape, block_size, path):
+    items = random_items(*shape)
+    idx.write(path, items)
+    assert idx.read_shape(path, len(shape)) == shape
+    blocks = list(idx.read_blocks(path, len(shape), block_size))
+    assert {block.dtype for block in blocks} == {np.dtype(np.uint8)}
+    assert all(len(block) == block_size for block in blocks[:-1])
+    assert 0 < len(blocks[-1]) <= block_size
+    np.testing.assert_array_equal(np.concatenate(blocks), items)
+
+
+def test_file_made_by_hand_is_read(path):
+    path.write_bytes(gzip.compress(TWO_IMAGES))
+    assert read(path, 3).tolist() == [[[1, 2, 3]], [[253, 254, 255]]]
+
+
+def test_file_written_is_what_the_format_asks_for(path):
+    idx.write(path, np.array([[[1, 2, 3]], [[253, 254, 255]]], np.uint8))
+    assert gzip.decompress(path.read_bytes()) == TWO_IMAGES
+
+
+def test_file_in_several_gzip_members_is_read(path):
+    content = packed((1000,), random_items(1000).tobytes())
+    path.write_bytes(gzip.compress(content[:300]) + gzip.compress(content[300:]))
+    np.testing.assert_array_equal(read(path, 1), random_items(1000))
+
+
+def test_same_items_are_the_same_bytes_whenever_they_are_written(path, monkeypatch):
+    idx.write(path, random_items(100))
+    first = path.read_bytes()
+    monkeypatch.setattr(time, "time", lambda: 1e9)  # gzip would note the time
+    idx.write(path, random_items(100))
+    assert path.read_bytes() == first
+
+
+def test_failed_write_leaves_the_old_file_and_nothing_else(path, monkeypatch):
+    idx.write(path, random_items(100))
+    first = path.read_bytes()
+
+    def fill_disk(target: Path, data: bytes) -> None:
+        with open(target, "wb") as file:
+            file.write(data[: len(data) // 2])
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", fill_disk)
+    with pytest.raises(OSError, match="No space"):
+        idx.write(path, random_items(200))
+    assert [file.read_bytes() for file in path.parent.iterdir()] == [first]
+
+
+def test_missing_file_is_named_with_the_command_that_makes_it(path):
+    assert "dvc repro" in assert_refused(path, 3, "not found")
+    with pytest.raises(UserError, match="not found"):
+        idx.read_shape(path, 3)
+
+
+def test_empty_file_is_refused(path):
+    path.write_bytes(b"")
+    assert_refused(path, 3)
+    with pytest.raises(UserError):
+        idx.read_shape(path, 3)
+
+
+def test_gzip_stream_truncated_anywhere_is_refused(path):
+    whole = gzip.compress(packed((40, 2, 3), random_items(40, 2, 3).tobytes()), mtime=0)
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        assert_refused(path, 3)
+
+
+@pytest.mark.parametrize("level", [0, 9], ids=["stored", "deflated"])
+def test_no_flipped_bit_passes_for_other_data(level, path):
+    # A few distinct values, so that deflate really codes them.
+    items = np.random.default_rng(0).choice(np.array([0, 1, 7, 255], np.uint8), (12, 2, 3))
+    whole = gzip.compress(packed(items.shape, items.tobytes()), level, mtime=0)
+    refused = 0
+    for bit in range(8 * len(whole)):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        try:
+            found = read(path, 3)
+        except UserError:
+            refused += 1
+        else:
+            np.testing.assert_array_equal(found, items)
+    assert refused >= 8 * (len(whole) - 10)  # gzip's header of ten bytes holds no data
+
+
+def test_flipped_bit_in_the_checksum_is_refused(path):
+    whole = bytearray(gzip.compress(packed((9,), bytes(9))))
+    whole[-8] ^= 1
+    path.write_bytes(whole)
+    assert_refused(path, 1, "CRC")
+
+
+@pytest.mark.parametrize("excess", [1, 6, 100_000])
+def test_bytes_beyond_the_declared_items_are_refused(excess, path):
+    path.write_bytes(gzip.compress(packed((5, 2, 3), bytes(30 + excess))))
+    assert_refused(path, 3, "longer than the 5 items")
+
+
+@pytest.mark.parametrize("lacking", [1, 6, 30])
+def test_fewer_bytes_than_the_declared_items_are_refused(lacking, path):
+    path.write_bytes(gzip.compress(packed((5, 2, 3), bytes(30 - lacking))))
+    assert_refused(path, 3, "truncated")
+
+
+@pytest.mark.parametrize("garbage", [b"x", b"\x1f\x8b", b"<html></html>", bytes(range(1, 100))])
+def test_garbage_after_the_stream_is_refused(garbage, path):
+    path.write_bytes(gzip.compress(packed((5, 2, 3), bytes(30))) + garbage)
+    assert_refused(path, 3)
+
+
+@pytest.mark.parametrize(
+    "magic",
+    [
+        pytest.param(b"\0\0\x08\x01", id="labels"),
+        pytest.param(b"\0\0\x08\x04", id="4 dimensions"),
+        pytest.param(b"\0\0\x09\x03", id="signed bytes"),
+        pytest.param(b"\0\0\x0d\x03", id="floats"),
+        pytest.param(b"\x03\x08\0\0", id="little-endian"),
+        pytest.param(b"PK\x03\x04", id="zip"),
+    ],
+)
+def test_wrong_magic_is_refused(magic, path):
+    path.write_bytes(gzip.compress(packed((5, 2, 3), bytes(30), magic)))
+    assert magic.hex() in assert_refused(path, 3, "magic 00000803")
+
+
+def test_images_under_the_name_of_labels_are_refused(path):
+    idx.write(path, random_items(5, 28, 28))
+    assert_refused(path, 1, "magic 00000801 .*found 00000803")
+
+
+@pytest.mark.parametrize("length", range(16))
+def test_stream_that_ends_within_the_header_is_refused(length, path):
+    path.write_bytes(gzip.compress(packed((5, 2, 3), b"")[:length]))
+    assert_refused(path, 3)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"<!DOCTYPE html><html>Not Found</html>", packed((5, 2, 3), bytes(30))],
+    ids=["html", "not compressed"],
+)
+def test_file_that_is_no_gzip_is_refused(content, path):
+    path.write_bytes(content)
+    assert_refused(path, 3, "gzip")
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(60_000, 28, 28), (1, 50_000, 50_000), (2**32 - 1, 1, 1), (2**32 - 1,) * 3],
+    ids=str,
+)
+def test_lying_header_is_refused_without_the_memory_it_declares(shape, path):
+    path.write_bytes(gzip.compress(packed(shape, random_items(1000).tobytes())))
+    with peak_memory_below(2e6):
+        assert_refused(path, 3)
+    with pytest.raises(UserError):
+        idx.read_shape(path, 3)
+
+
+def test_header_beyond_the_limit_is_refused_though_the_file_is_whole(path, monkeypatch):
+    idx.write(path, random_items(10, 10, 10))
+    monkeypatch.setattr(idx, "LIMIT", 1000)
+    assert read(path, 3).shape == (10, 10, 10)
+    monkeypatch.setattr(idx, "LIMIT", 999)
+    assert_refused(path, 3, "1,000 bytes, the limit is 999")
+
+
+def test_gzip_bomb_is_refused_without_unpacking_it(path):
+    size = 2**26
+    pack = zlib.compressobj(wbits=31)
+    with open(path, "wb") as file:
+        file.write(pack.compress(packed((10, 28, 28), bytes(7840))))
+        for _ in range(2**6):
+            file.write(pack.compress(bytes(size // 2**6)))
+        file.write(pack.flush())
+    assert path.stat().st_size < size / 500
+    with peak_memory_below(2e6):
+        assert_refused(path, 3, "longer than the 10 items")
+
+
+def test_memory_needed_is_that_of_a_block(path):
+    size = 2**25
+    path.write_bytes(gzip.compress(packed((size // 1024, 32, 32), bytes(size)), 1))
+    with peak_memory_below(2e6):
+        assert sum(len(block) for block in idx.read_blocks(path, 3, 256)) == size // 1024
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(0, 28, 28), (5, 0, 28), (5, 28, 0), (0, 0, 0), (2**32 - 1, 0, 2**32 - 1)],
+    ids=str,
+)
+def test_header_that_declares_nothing_is_refused_at_once(shape, path):
+    path.write_bytes(gzip.compress(packed(shape, b"")))
+    assert_refused_at_once(path, 3)
+
+
+def test_no_labels_are_refused(path):
+    path.write_bytes(gzip.compress(packed((0,), b"")))
+    assert_refused_at_once(path, 1)

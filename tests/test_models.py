@@ -1,0 +1,231 @@
+"""Networks on disk: equal networks are equal files, a file gives back the network that went in, and
+what is damaged, unsafe or of another shape is refused by one line that names the file.
+"""
+
+import contextlib
+import io
+import json
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stages import models, network
+from stages.errors import UserError
+from stages.params import Network
+from stages.runtime import keras
+
+CLASSES = 10
+
+
+def small_network(classes: int = CLASSES, seed: int = 0) -> keras.Model:
+    keras.utils.set_random_seed(seed)
+    return network.build(classes, Network(crop=2, filters=[3, 4, 5]))
+
+
+def images(count: int) -> np.ndarray:
+    return np.random.default_rng(0).random((count, 28, 28, 1), np.float32)
+
+
+@pytest.fixture(scope="module")
+def trained() -> keras.Model:
+    model = small_network()
+    model.compile("adam", "sparse_categorical_crossentropy", run_eagerly=True)  # no tracing
+    model.fit(images(8), np.arange(8), batch_size=4, verbose=0)
+    return model
+
+
+def refusal(path: Path, classes: int = CLASSES) -> str:
+    """The message by which `path` is refused: one line, with the file's name."""
+    with pytest.raises(UserError) as caught:
+        models.load(path, classes)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(path) in message
+    return message
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    path = tmp_path / "models" / "seed-0.keras"
+    models.save(small_network(), path)
+    return path
+
+
+def test_path_of_a_seed():
+    assert models.path_of(17) == Path("models/seed-17.keras")
+
+
+def test_saving_twice_gives_the_same_bytes(tmp_path: Path):
+    model = small_network()
+    models.save(model, tmp_path / "a.keras")
+    models.save(model, tmp_path / "b.keras")
+    assert (tmp_path / "a.keras").read_bytes() == (tmp_path / "b.keras").read_bytes()
+
+
+def test_equal_networks_give_the_same_bytes(saved: Path, tmp_path: Path):
+    models.save(small_network(), tmp_path / "again.keras")
+    assert (tmp_path / "again.keras").read_bytes() == saved.read_bytes()
+
+
+def test_networks_of_the_same_shape_and_other_weights_give_other_bytes(saved: Path, tmp_path: Path):
+    models.save(small_network(seed=1), tmp_path / "other.keras")
+    assert (tmp_path / "other.keras").read_bytes() != saved.read_bytes()
+
+
+def test_a_saved_network_predicts_as_before(trained: keras.Model, tmp_path: Path):
+    models.save(trained, tmp_path / "trained.keras")
+    loaded = models.load(tmp_path / "trained.keras", CLASSES)
+    np.testing.assert_array_equal(
+        models.predict(loaded, images(20)), models.predict(trained, images(20))
+    )
+
+
+def test_plain_keras_can_read_the_file(saved: Path):
+    loaded = keras.saving.load_model(saved)
+    for one, two in zip(loaded.get_weights(), small_network().get_weights(), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_saving_leaves_the_network_as_it_was(trained: keras.Model, tmp_path: Path):
+    before = [value.copy() for value in trained.get_weights()]
+    models.save(trained, tmp_path / "trained.keras")
+    assert trained.compiled
+    for one, two in zip(trained.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_the_file_holds_no_optimizer_and_no_time(trained: keras.Model, tmp_path: Path):
+    path = tmp_path / "trained.keras"
+    models.save(trained, path)
+    with zipfile.ZipFile(path) as archive:
+        assert archive.testzip() is None
+        assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+        metadata = json.loads(archive.read("metadata.json"))
+        everything = b"".join(archive.read(name) for name in archive.namelist())
+    assert set(metadata) == {"keras_version"}
+    for word in (b"optimizer", b"adam", b"date_saved"):
+        assert word not in everything.lower()
+    assert not keras.saving.load_model(path).compiled
+
+
+def test_predictions_are_probabilities_whatever_the_number_of_images():
+    model = small_network()
+    many = models.predict(model, images(models.BATCH + 1))
+    assert many.shape == (models.BATCH + 1, CLASSES)
+    assert many.dtype == np.float32
+    np.testing.assert_allclose(many.sum(axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(models.predict(model, images(3)), many[:3], atol=1e-6)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path):
+    assert "dvc repro" in refusal(tmp_path / "seed-0.keras")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: b"",
+        lambda data: data[: len(data) // 2],
+        lambda data: data[:-1],
+        lambda data: b"A network, they said.\n" * 40,
+        lambda data: data.replace(b'"units": 10', b'"units": 11'),
+        lambda data: data[:-9000] + bytes([data[-9000] ^ 255]) + data[-8999:],
+    ],
+    ids=["empty", "first half", "without the last byte", "text", "other config", "other weight"],
+)
+def test_a_damaged_file_is_refused(saved: Path, damage: Callable[[bytes], bytes]):
+    saved.write_bytes(damage(saved.read_bytes()))
+    refusal(saved)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.weights.h5"])
+def test_an_archive_without_one_of_its_parts_is_refused(saved: Path, name: str):
+    with zipfile.ZipFile(saved) as archive:
+        parts = {part: archive.read(part) for part in archive.namelist() if part != name}
+    with zipfile.ZipFile(saved, "w") as archive:
+        for part, data in parts.items():
+            archive.writestr(part, data)
+    refusal(saved)
+
+
+def test_a_file_that_carries_code_is_refused_and_the_code_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    trace, path = tmp_path / "trace", tmp_path / "seed-0.keras"
+    monkeypatch.chdir(tmp_path)
+    intrude = keras.layers.Lambda(lambda x: (open("trace", "w").close(), x)[1])
+    inputs = keras.Input((28, 28, 1))
+    x = keras.layers.Flatten()(intrude(inputs))
+    keras.Model(inputs, keras.layers.Dense(CLASSES, activation="softmax")(x)).save(path)
+    trace.unlink()
+    message = refusal(path)
+    assert "lambda" in message.lower()
+    assert not trace.exists()
+    keras.saving.load_model(path, safe_mode=False)  # the file is what this test takes it for
+    assert trace.exists()
+
+
+@pytest.mark.parametrize("classes", [9, 11])
+def test_a_network_of_another_number_of_classes_is_refused(tmp_path: Path, classes: int):
+    path = tmp_path / "seed-0.keras"
+    models.save(small_network(classes), path)
+    message = refusal(path)
+    assert str(classes) in message
+    assert str(CLASSES) in message
+    models.load(path, classes)
+
+
+def test_a_network_of_other_inputs_is_refused(tmp_path: Path):
+    path = tmp_path / "seed-0.keras"
+    inputs = keras.Input((32, 32, 3))
+    x = keras.layers.GlobalMaxPooling2D()(inputs)
+    models.save(keras.Model(inputs, keras.layers.Dense(CLASSES, activation="softmax")(x)), path)
+    assert "32" in refusal(path)
+
+
+@contextlib.contextmanager
+def files_limited_to(size: int) -> Iterator[None]:
+    """Let no file of this process grow beyond `size` bytes: to a writer, the disk is full."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize(
+    ("existing", "room"), [(True, 0.0), (True, 0.99), (False, 0.5)], ids=["none", "little", "some"]
+)
+def test_a_failing_save_changes_nothing(tmp_path: Path, existing: bool, room: float):
+    folder = tmp_path / "models"
+    path = folder / "seed-0.keras"
+    models.save(small_network(), path)
+    earlier = {path.name: path.read_bytes()} if existing else {}
+    size = int(room * path.stat().st_size)
+    if not existing:
+        path.unlink()
+    other = small_network(seed=1)
+    with contextlib.redirect_stdout(io.StringIO()), files_limited_to(size):  # noqa: SIM117
+        with pytest.raises(OSError):  # noqa: PT011
+            models.save(other, path)
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == earlier
+    models.save(other, path)
+    assert [file.name for file in folder.iterdir()] == [path.name]
+
+
+def test_a_failing_rename_changes_nothing(saved: Path, monkeypatch: pytest.MonkeyPatch):
+    earlier = saved.read_bytes()
+
+    def refuse(source, target):
+        raise PermissionError(13, "Permission denied", str(target))
+
+    monkeypatch.setattr("os.replace", refuse)
+    with pytest.raises(PermissionError):
+        models.save(small_network(seed=1), saved)
+    assert [file.name for file in saved.parent.iterdir()] == [saved.name]
+    assert saved.read_bytes() == earlier

@@ -1,0 +1,183 @@
+"""The optimizer against mathematics done elsewhere: numpy's singular value decomposition for the
+steps on inner kernels, Keras' own SGD for all other variables.
+"""
+
+import numpy as np
+import pytest
+
+from stages.muon import Muon, orthogonalise
+from stages.runtime import keras, tf
+
+RATE, RATIO, MOMENTUM, DECAY = 0.05, 1.5, 0.8, 0.1
+
+
+def tiny_network() -> keras.Model:
+    """A stem, two inner convolutions (one wider than it is deep, one the reverse), a classifier."""
+    layers = keras.layers
+    keras.utils.set_random_seed(0)
+    network = keras.Sequential(
+        [
+            keras.Input((12, 12, 1)),
+            layers.Conv2D(2, 3, name="stem"),
+            layers.BatchNormalization(name="norm"),
+            layers.Conv2D(30, 3, name="wide"),
+            layers.Conv2D(4, 3, name="deep"),
+            layers.GlobalMaxPooling2D(),
+            layers.Dense(3, name="classifier"),
+        ]
+    )
+    rng = np.random.default_rng(0)
+    for variable in network.trainable_variables:  # biases and offsets that decay could shrink
+        variable.assign(rng.normal(size=variable.shape))
+    return network
+
+
+def name_of(variable: keras.Variable) -> str:
+    """Layer and role of a variable, like `stem/kernel`, whatever the network is called."""
+    return "/".join(variable.path.split("/")[-2:])
+
+
+def inner(network: keras.Model) -> dict[str, np.ndarray]:
+    return {name: network.get_layer(name).kernel.numpy() for name in ("wide", "deep")}
+
+
+def gradients(network: keras.Model, seed: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return [
+        rng.normal(size=variable.shape).astype(np.float32)
+        for variable in network.trainable_variables
+    ]
+
+
+def apply(optimizer: keras.Optimizer, network: keras.Model, values: list[np.ndarray]) -> None:
+    optimizer.apply([tf.constant(value) for value in values], network.trainable_variables)
+
+
+def gradient_of(name: str, network: keras.Model, values: list[np.ndarray]) -> np.ndarray:
+    names = [name_of(variable) for variable in network.trainable_variables]
+    return values[names.index(f"{name}/kernel")]
+
+
+def assert_orthogonalised(result: np.ndarray, matrix: np.ndarray) -> None:
+    """`result` has the singular vectors of `matrix`, to the same signs, and values of about 1."""
+    left, _, right = np.linalg.svd(matrix.astype(np.float64), full_matrices=False)
+    within = left.T @ result @ right.T
+    values = np.diag(within)
+    assert 0.6 < values.min() <= values.max() < 1.3
+    np.testing.assert_allclose(within, np.diag(values), atol=0.01)
+    # Nothing outside the space that these vectors span.
+    np.testing.assert_allclose(left @ within @ right, result, atol=0.01)
+
+
+@pytest.mark.parametrize("shape", [(16, 60), (60, 16), (20, 20), (1, 9), (9, 1)])
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_orthogonalise_keeps_singular_vectors_and_makes_values_about_1(
+    shape: tuple[int, int], scale: float
+):
+    rng = np.random.default_rng(0)
+    rows, columns = shape
+    left, _, right = np.linalg.svd(rng.normal(size=shape), full_matrices=False)
+    matrix = left * np.linspace(0.2, 1, min(rows, columns)) @ right
+    matrix = (scale * matrix).astype(np.float32)
+    result = orthogonalise(tf.constant(matrix)).numpy()
+    assert result.shape == shape
+    assert result.dtype == np.float32
+    assert_orthogonalised(result, matrix)
+
+
+def test_orthogonalise_lifts_weak_directions():
+    rng = np.random.default_rng(0)
+    left, _, right = np.linalg.svd(rng.normal(size=(8, 30)), full_matrices=False)
+    matrix = left * np.array([1, 0.3, 0.1, 0.03, 0.03, 0.01, 0.01, 0.01]) @ right
+    values = np.linalg.svd(orthogonalise(tf.constant(matrix, tf.float32)).numpy(), compute_uv=False)
+    assert 0.6 < values.min() <= values.max() < 1.3
+
+
+def test_orthogonalise_of_zeros_is_zeros():
+    np.testing.assert_array_equal(orthogonalise(tf.zeros((4, 6))).numpy(), np.zeros((4, 6)))
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
+def test_a_step_gives_inner_kernels_the_norm_of_the_root_of_their_filters(scale: float):
+    network = tiny_network()
+    for name in ("wide", "deep"):
+        kernel = network.get_layer(name).kernel
+        kernel.assign(kernel * scale)
+    directions = {name: kernel / np.linalg.norm(kernel) for name, kernel in inner(network).items()}
+    apply(Muon(1e-7, RATIO, MOMENTUM, DECAY), network, gradients(network, 1))
+    for name, kernel in inner(network).items():
+        filters = kernel.shape[-1]
+        np.testing.assert_allclose(kernel, filters**0.5 * directions[name], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["wide", "deep"])
+def test_steps_on_inner_kernels_are_the_orthogonalised_nesterov_momentum(name: str):
+    network = tiny_network()
+    optimizer = Muon(RATE, RATIO, MOMENTUM, DECAY)
+    velocity = 0
+    for seed in (1, 2, 3):
+        kernel = inner(network)[name]
+        kernel = kernel * kernel.shape[-1] ** 0.5 / np.linalg.norm(kernel)
+        values = gradients(network, seed)
+        apply(optimizer, network, values)
+        step = (kernel - inner(network)[name]) / (RATE * RATIO)
+        gradient = gradient_of(name, network, values)
+        velocity = 0.6 * velocity + gradient
+        filters = kernel.shape[-1]
+        assert_orthogonalised(
+            step.reshape(-1, filters), (gradient + 0.6 * velocity).reshape(-1, filters)
+        )
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e3])
+def test_steps_on_inner_kernels_do_not_depend_on_the_size_of_the_gradient(scale: float):
+    kernels = []
+    for factor in (1, scale):
+        network = tiny_network()
+        values = [factor * value for value in gradients(network, 1)]
+        apply(Muon(RATE, RATIO, MOMENTUM, DECAY), network, values)
+        kernels.append(inner(network))
+    for name, kernel in kernels[0].items():
+        np.testing.assert_allclose(kernels[1][name], kernel, atol=1e-4)
+
+
+@pytest.mark.parametrize("scheduled", [False, True], ids=["constant", "scheduled"])
+def test_other_variables_get_exactly_the_steps_of_keras_sgd(scheduled: bool):
+    def rate():
+        schedules = keras.optimizers.schedules
+        return schedules.PolynomialDecay(RATE, 3, RATE / 10) if scheduled else RATE
+
+    ours, theirs = tiny_network(), tiny_network()
+    before = [variable.numpy() for variable in ours.trainable_variables]
+    muon = Muon(rate(), RATIO, MOMENTUM, DECAY)
+    sgd = keras.optimizers.SGD(rate(), MOMENTUM, nesterov=True, weight_decay=DECAY)
+    sgd.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    for seed in (1, 2, 3):
+        values = gradients(ours, seed)
+        apply(muon, ours, values)
+        apply(sgd, theirs, values)
+    compared = 0
+    for start, mine, other in zip(
+        before, ours.trainable_variables, theirs.trainable_variables, strict=True
+    ):
+        assert not np.array_equal(mine.numpy(), start)
+        if name_of(mine) not in ("wide/kernel", "deep/kernel"):
+            np.testing.assert_array_equal(mine.numpy(), other.numpy(), err_msg=name_of(mine))
+            compared += 1
+    assert compared == len(before) - 2
+
+
+def test_weight_decay_shrinks_kernels_but_neither_biases_nor_normalisation():
+    network = tiny_network()
+    before = [variable.numpy() for variable in network.trainable_variables]
+    nothing = [np.zeros_like(value) for value in before]
+    apply(Muon(RATE, RATIO, MOMENTUM, DECAY), network, nothing)
+    for start, variable in zip(before, network.trainable_variables, strict=True):
+        name = name_of(variable)
+        if name in ("stem/kernel", "classifier/kernel"):
+            expected = start * (1 - RATE * DECAY)
+        elif name in ("wide/kernel", "deep/kernel"):
+            expected = start * variable.shape[-1] ** 0.5 / np.linalg.norm(start)
+        else:
+            expected = start
+        np.testing.assert_allclose(variable.numpy(), expected, rtol=1e-5, err_msg=name)

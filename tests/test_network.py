@@ -1,0 +1,99 @@
+"""The network's architecture: stock layers, its sizes, and what its documentation says of it."""
+
+import numpy as np
+import pytest
+
+from stages import network
+from stages.params import Network
+from stages.runtime import keras
+
+SMALL = Network(crop=2, filters=[3, 4, 5])
+
+
+def some_images(count: int = 4) -> np.ndarray:
+    return np.random.default_rng(0).random((count, 28, 28, 1), np.float32)
+
+
+def outputs(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    return keras.ops.convert_to_numpy(model(images, training=False))
+
+
+def small_network(crop: int = 2, classes: int = 10, seed: int = 0) -> keras.Model:
+    keras.utils.set_random_seed(seed)
+    return network.build(classes, Network(crop=crop, filters=SMALL.filters))
+
+
+def test_it_is_made_of_stock_keras_layers_only():
+    model = small_network()
+    for layer in model.layers:
+        assert type(layer).__module__.startswith("keras."), layer
+        assert "lambda" not in type(layer).__name__.lower()
+    again = keras.Model.from_config(model.get_config())  # no custom objects needed
+    assert again.count_params() == model.count_params()
+
+
+@pytest.mark.parametrize("classes", [2, 10, 47])
+@pytest.mark.parametrize("filters", [[1, 1, 1], [8, 3, 5], [2, 3, 4, 5, 6]])
+def test_it_maps_images_to_probabilities(classes: int, filters: list[int]):
+    model = network.build(classes, Network(crop=2, filters=filters))
+    assert model.input_shape == (None, 28, 28, 1)
+    assert model.output_shape == (None, classes)
+    probabilities = outputs(model, some_images())
+    assert probabilities.dtype == np.float32
+    assert probabilities.min() >= 0
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("filters", [[8, 3, 5], [2, 3, 4, 5, 6]])
+def test_filters_are_the_channels_of_the_convolutions(filters: list[int]):
+    model = network.build(10, Network(crop=0, filters=filters))
+    kernels = [
+        layer.kernel.shape for layer in model.layers if isinstance(layer, keras.layers.Conv2D)
+    ]
+    sizes = [(5, 5, 1), *[(3, 3, channels) for channels in filters]]
+    assert kernels == [(*size, channels) for size, channels in zip(sizes, filters, strict=False)]
+
+
+def test_number_of_parameters():
+    model = network.build(10, Network(crop=2, filters=[32, 64, 128, 128]))
+    stem = 5 * 5 * 1 * 32
+    inner = 3 * 3 * 32 * 64 + 3 * 3 * 64 * 128 + 3 * 3 * 128 * 128
+    norms = 32 + 64 + 128 + 128
+    classifier = 128 * 10 + 10
+    trainable = stem + inner + 2 * norms + classifier  # scale and offset
+    assert sum(variable.numpy().size for variable in model.trainable_variables) == trainable
+    assert model.count_params() == trainable + 2 * norms == 243_114  # running mean and variance
+
+
+@pytest.mark.parametrize(("crop", "side"), [(0, 14), (2, 12), (6, 8)])
+def test_the_stem_halves_and_each_of_two_poolings_halves_again(crop: int, side: int):
+    model = network.build(10, Network(crop=crop, filters=[1, 1, 1, 1]))
+    sides = [model.get_layer(f"relu{index}").output.shape[1] for index in range(4)]
+    assert sides == [side, side // 2, side // 4, side // 4]
+
+
+@pytest.mark.parametrize("crop", [1, 2, 6])
+def test_cropped_pixels_do_not_count(crop: int):
+    model = small_network(crop)
+    images = some_images()
+    other = 1 - images
+    other[:, crop:-crop, crop:-crop] = images[:, crop:-crop, crop:-crop]
+    np.testing.assert_array_equal(outputs(model, other), outputs(model, images))
+
+
+@pytest.mark.parametrize("crop", [0, 2])
+def test_pixels_inside_the_crop_count_on_every_side(crop: int):
+    model = small_network(crop)
+    first, last = crop, 27 - crop
+    images = np.zeros((5, 28, 28, 1), np.float32)
+    images[1, first] = images[2, last] = images[3, :, first] = images[4, :, last] = 1
+    blank, *edges = outputs(model, images)
+    for probabilities in edges:
+        assert not np.array_equal(probabilities, blank)
+
+
+def test_the_global_seed_decides_the_weights():
+    first, again, other = (small_network(seed=seed).get_weights() for seed in (0, 0, 1))
+    for one, two in zip(first, again, strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert not np.array_equal(first[0], other[0])

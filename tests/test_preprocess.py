@@ -1,0 +1,322 @@
+"""The stage preprocess: its arrays against an independent reading of its input, and its refusals.
+
+A refusal must leave the arrays of an earlier run byte for byte as they were, with nothing beside
+them.
+"""
+
+import gzip
+import os
+import shutil
+import struct
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import change_params
+
+from stages import datasets, download, idx, preprocess
+from stages.datasets import TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
+from stages.errors import UserError
+
+RAW = Path("data/raw")
+PROCESSED = Path("data/processed")
+SPLITS = ("train", "validation", "test")
+ARRAYS = {f"{split}_{kind}.npy" for split in SPLITS for kind in ("images", "labels")}
+MIRROR = os.environ.get("MNIST_MIRROR")
+
+
+def raw_images(name: str) -> np.ndarray:
+    data = gzip.decompress((RAW / name).read_bytes())
+    return np.frombuffer(data, np.uint8, offset=16).reshape(-1, 28, 28)
+
+
+def raw_labels(name: str) -> np.ndarray:
+    return np.frombuffer(gzip.decompress((RAW / name).read_bytes()), np.uint8, offset=8)
+
+
+def result(split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels of a split, as numpy alone reads them."""
+    return np.load(PROCESSED / f"{split}_images.npy"), np.load(PROCESSED / f"{split}_labels.npy")
+
+
+def scaled(images: np.ndarray) -> np.ndarray:
+    return (images.astype(np.float64) / 255).astype(np.float32)[..., np.newaxis]
+
+
+def contents() -> dict[str, bytes]:
+    """All there is in data/processed."""
+    return {path.name: path.read_bytes() for path in PROCESSED.glob("*")}
+
+
+def positions(images: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """Where each of `images` is in `among`, which holds no image twice."""
+    index = {image.tobytes(): position for position, image in enumerate(among)}
+    assert len(index) == len(among)
+    return np.array([index[image.tobytes()] for image in images], int)
+
+
+def write_raw(
+    images: np.ndarray | None = None,
+    labels: np.ndarray | None = None,
+    test_images: np.ndarray | None = None,
+    test_labels: np.ndarray | None = None,
+) -> None:
+    """Replace some of the files in data/raw."""
+    for name, items in {
+        TRAIN_IMAGES: images,
+        TRAIN_LABELS: labels,
+        TEST_IMAGES: test_images,
+        TEST_LABELS: test_labels,
+    }.items():
+        if items is not None:
+            idx.write(RAW / name, items)
+
+
+def assert_refused(match: str) -> str:
+    """The stage stops with one line and changes nothing in data/processed; return that line."""
+    before = contents()
+    with pytest.raises(UserError, match=match) as caught:
+        preprocess.main()
+    assert "\n" not in str(caught.value)
+    assert contents() == before
+    return str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def digits_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The four files of `digits`, made once."""
+    folder = tmp_path_factory.mktemp("digits")
+    download.download(datasets.find("digits"), folder)
+    return folder
+
+
+@pytest.fixture
+def digits(workspace: Path, digits_files: Path) -> Path:
+    """A folder with the files of `digits` in data/raw."""
+    shutil.copytree(digits_files, workspace / RAW)
+    return workspace
+
+
+@pytest.fixture
+def processed(digits: Path) -> Path:
+    """A folder in which the stage has run on `digits`."""
+    preprocess.main()
+    return digits
+
+
+def test_arrays_are_the_bytes_of_the_files_scaled_in_order(processed):
+    assert set(contents()) == ARRAYS
+    train, validation, test = map(result, SPLITS)
+    for images, labels in (train, validation, test):
+        assert images.dtype == np.float32
+        assert labels.dtype == np.uint8
+        assert images.shape == (len(labels), 28, 28, 1)
+        assert images.min() == 0
+        assert images.max() == 1
+    np.testing.assert_array_equal(test[0], scaled(raw_images(TEST_IMAGES)))
+    np.testing.assert_array_equal(test[1], raw_labels(TEST_LABELS))
+
+    originals = scaled(raw_images(TRAIN_IMAGES))
+    in_train, in_validation = positions(train[0], originals), positions(validation[0], originals)
+    for (images, labels), members in ((train, in_train), (validation, in_validation)):
+        assert (np.diff(members) > 0).all(), "the order of the file is lost"
+        np.testing.assert_array_equal(images, originals[members])
+        np.testing.assert_array_equal(labels, raw_labels(TRAIN_LABELS)[members])
+    both = np.concatenate([in_train, in_validation])
+    assert sorted(both) == list(range(1437)), "an image is in both splits, or in neither"
+    assert len(in_validation) == 144  # a tenth of 1,437
+
+
+@pytest.mark.parametrize("size", [0.1, 1])
+def test_order_and_membership_hold_across_blocks_of_the_reader(size, digits):
+    """More images than one block holds; each carries its number in its first pixels."""
+    count = 9001
+    numbers = np.arange(count)
+    images = np.zeros((count, 28, 28), np.uint8)
+    images[:, 0, 0], images[:, 0, 1] = numbers // 256, numbers % 256
+    labels = (numbers * 7 % 10).astype(np.uint8)
+    write_raw(images, labels)
+    change_params(digits, preprocess__validation_size=size)
+    preprocess.main()
+    found = {}
+    for split in ("train", "validation"):
+        images, labels = result(split)
+        first, second = np.rint(images[:, 0, :2, 0].T * 255).astype(int)
+        found[split] = first * 256 + second
+        assert (np.diff(found[split]) > 0).all()
+        np.testing.assert_array_equal(labels, found[split] * 7 % 10)
+    assert sorted([*found["train"], *found["validation"]]) == list(range(count))
+
+
+@pytest.mark.parametrize("size", [0.1, 0.25, 500, 10])
+def test_each_class_has_its_share_of_the_validation_images(size, digits):
+    change_params(digits, preprocess__validation_size=size)
+    preprocess.main()
+    count = size if isinstance(size, int) else round(size * 1437)
+    labels = result("validation")[1]
+    assert len(labels) == count
+    assert len(result("train")[1]) == 1437 - count
+    exact = np.bincount(raw_labels(TRAIN_LABELS)) * count / 1437
+    assert (abs(np.bincount(labels, minlength=10) - exact) < 1).all()
+
+
+def test_rare_and_missing_classes_do_not_upset_the_shares(digits):
+    labels = np.repeat(np.array([0, 3, 9], np.uint8), [900, 99, 1])
+    write_raw(np.zeros((1000, 28, 28), np.uint8), labels)
+    preprocess.main()
+    counts = np.bincount(result("validation")[1], minlength=10)
+    assert counts.sum() == 100
+    assert counts[[0, 3]].tolist() in ([90, 10], [90, 9], [89, 10])
+    assert counts[9] in (0, 1)
+
+
+def test_validation_images_are_drawn_at_random(processed):
+    """Not, say, the first of each class: writers stand together in the file."""
+    members = positions(result("validation")[0], scaled(raw_images(TRAIN_IMAGES)))
+    assert abs(members.mean() / 1437 - 0.5) < 0.1
+    assert len(set(np.diff(members))) > 10
+
+
+def test_no_validation_images_leave_all_for_training(digits):
+    change_params(digits, preprocess__validation_size=0)
+    preprocess.main()
+    assert set(contents()) == ARRAYS
+    images, labels = result("validation")
+    assert images.shape == (0, 28, 28, 1)
+    assert labels.shape == (0,)
+    np.testing.assert_array_equal(result("train")[0], scaled(raw_images(TRAIN_IMAGES)))
+    np.testing.assert_array_equal(result("train")[1], raw_labels(TRAIN_LABELS))
+
+
+def test_same_seed_gives_the_same_bytes_and_another_seed_another_split(processed):
+    first = contents()
+    preprocess.main()
+    assert contents() == first
+    change_params(processed, preprocess__seed=1)
+    preprocess.main()
+    assert {name for name, data in contents().items() if data != first[name]} == {
+        name for name in ARRAYS if not name.startswith("test")
+    }
+
+
+@pytest.mark.parametrize("size", [1437, 60_000, 0.9999])
+def test_validation_size_that_leaves_no_training_images_is_refused(size, processed):
+    change_params(processed, preprocess__validation_size=size)
+    assert "1,437" in assert_refused("preprocess.validation_size")
+
+
+def test_largest_validation_size_leaves_one_training_image(digits):
+    change_params(digits, preprocess__validation_size=1436)
+    preprocess.main()
+    assert [len(result(split)[1]) for split in ("train", "validation")] == [1, 1436]
+
+
+@pytest.mark.parametrize("name", [TRAIN_LABELS, TEST_LABELS])
+@pytest.mark.parametrize("label", [10, 255])
+def test_label_out_of_range_is_refused(label, name, processed):
+    labels = raw_labels(name).copy()
+    labels[123] = label
+    idx.write(RAW / name, labels)
+    assert "index 123" in assert_refused(f"{name}: .*0 to 9, found {label}")
+
+
+@pytest.mark.parametrize("name", [TRAIN_LABELS, TEST_LABELS])
+def test_numbers_of_images_and_labels_that_differ_are_refused(name, processed):
+    labels = raw_labels(name)
+    idx.write(RAW / name, labels[:-1])
+    message = assert_refused(name)
+    assert f"{len(labels) - 1:,} labels" in message
+    assert f"{len(labels):,} images" in message
+
+
+@pytest.mark.parametrize("name", [TRAIN_IMAGES, TEST_IMAGES])
+@pytest.mark.parametrize("size", [(28, 27), (32, 32), (1, 784)], ids=str)
+def test_images_of_another_size_are_refused(size, name, processed):
+    idx.write(RAW / name, np.zeros((len(raw_images(name)), *size), np.uint8))
+    assert_refused(f"{name}: expected .*28×28, found {size[0]}×{size[1]}")
+
+
+@pytest.mark.parametrize("name", [TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS])
+def test_missing_file_is_refused(name, processed):
+    (RAW / name).unlink()
+    assert_refused(f"{name} not found")
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["after a run", "without a run before"])
+@pytest.mark.parametrize("name", [TRAIN_IMAGES, TEST_IMAGES])
+def test_damage_found_at_the_very_end_of_a_file_changes_nothing(name, before, digits):
+    if before:
+        preprocess.main()
+    change_params(digits, preprocess__seed=1)  # so that new arrays would differ
+    damaged = bytearray((RAW / name).read_bytes())
+    damaged[-8] ^= 1  # the checksum: all images can be read before it
+    (RAW / name).write_bytes(damaged)
+    assert_refused(name)
+    assert set(contents()) == (ARRAYS if before else set())
+
+
+def test_full_disk_changes_nothing(processed, monkeypatch):
+    change_params(processed, preprocess__seed=1)
+    before = contents()
+    blocks = idx.read_blocks
+
+    def fill_disk(path: Path, dimensions: int, block_size: int = 4096):
+        yield from blocks(path, dimensions, block_size)
+        if path.name == TEST_IMAGES:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(idx, "read_blocks", fill_disk)
+    with pytest.raises(OSError, match="No space"):
+        preprocess.main()
+    assert contents() == before
+
+
+def test_temporary_files_that_a_kill_left_behind_do_no_harm(processed):
+    before = contents()
+    for name in ARRAYS:
+        (PROCESSED / f"{name}.tmp").write_bytes(b"half of something" * 1000)
+    preprocess.main()
+    assert contents() == before
+
+
+def test_memory_needed_does_not_grow_with_the_images(digits):
+    def peak(count: int) -> int:
+        pixels = np.resize(np.arange(251, dtype=np.uint8), (count, 28, 28))
+        header = bytes([0, 0, 8, 3]) + struct.pack(">3I", *pixels.shape)
+        (RAW / TRAIN_IMAGES).write_bytes(gzip.compress(header + pixels.tobytes(), 1))
+        write_raw(labels=np.resize(np.arange(10, dtype=np.uint8), count))
+        del pixels
+        tracemalloc.start()
+        try:
+            preprocess.main()
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    growth = peak(40_000) - peak(4_000)
+    pixels = 36_000 * 28 * 28
+    assert growth < 0.1 * pixels  # bytes; as float32 they are four times as many
+
+
+needs_mnist = pytest.mark.skipif(
+    not MIRROR, reason="needs MNIST: set MNIST_MIRROR to a URL or a folder with it"
+)
+
+
+@needs_mnist
+def test_real_mnist_has_its_known_sizes_labels_and_mean(workspace, monkeypatch):
+    change_params(workspace, download__dataset="mnist")
+    monkeypatch.setenv("MNIST_MIRROR", MIRROR)
+    download.main()
+    preprocess.main()
+    splits = {split: result(split) for split in SPLITS}
+    sizes = {split: len(images) for split, (images, _) in splits.items()}
+    assert sizes == {"train": 54_000, "validation": 6_000, "test": 10_000}
+    counts = {split: np.bincount(labels).tolist() for split, (_, labels) in splits.items()}
+    assert counts["test"] == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+    known = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
+    assert np.add(counts["train"], counts["validation"]).tolist() == known
+    assert splits["test"][1][:8].tolist() == [7, 2, 1, 0, 4, 1, 4, 9]
+    total = sum(splits[split][0].sum(dtype=np.float64) for split in ("train", "validation"))
+    assert total / (60_000 * 28 * 28) == pytest.approx(0.1307, abs=5e-5)
