@@ -28,7 +28,7 @@ def appending(
 
         def append(rows: np.ndarray) -> None:
             nonlocal missing
-            data = memoryview(np.ascontiguousarray(rows, dtype)).cast("B")
+            data = memoryview(np.ascontiguousarray(rows, dtype).reshape(-1)).cast("B")
             while data:  # an unbuffered write may take less than all, when the disk fills up
                 data = data[file.write(data) :]
             missing -= len(rows)

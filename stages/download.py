@@ -7,7 +7,7 @@ temporary file and tries again after a pause. The files reach data/raw only when
 
 import os
 import shutil
-import time
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -30,7 +30,7 @@ class UnreachableError(Exception):
     """A source delivered nothing, and asking again would not help."""
 
 
-class InterruptedError(UnreachableError, ValueError):
+class PassingError(UnreachableError, ValueError):
     """A source delivered nothing this time. Being a ValueError, it makes pooch try again."""
 
 
@@ -69,7 +69,10 @@ def download(dataset: Dataset, folder: Path, mirror: str | None = None) -> None:
         failures = Counter({source: 0 for source in [mirror, *dataset.mirrors] if source})
         for name, file in dataset.files.items():
             if _is_genuine(folder / name, file):
+                (partial / name).unlink(missing_ok=True)  # left by a fetch of another dataset
                 print(f"{name}: already there")
+            elif _is_genuine(partial / name, file):
+                print(f"{name}: already fetched by an earlier run")
             else:
                 print(f"{name}: from {_fetch(name, file, partial, failures)}", flush=True)
         for path in partial.glob("*.gz"):
@@ -119,40 +122,73 @@ def _copy(source: str, target: Path, file: File) -> None:
         raise UnreachableError(
             "no such file in that folder" if path.parent.is_dir() else "no folder"
         )
-    shutil.copyfile(path, target)
+    try:
+        with open(path, "rb") as original:
+            content = original.read(file.size + 1)
+    except OSError as error:
+        raise UnreachableError(f"cannot be read: {error.strerror}") from None
+    target.write_bytes(content)
     _check_size(target, file)
 
 
 def _download(url: str, target: Path, file: File) -> None:
-    """Download one file, in bounded time and never more bytes than were published."""
-    deadline = time.monotonic() + DEADLINE
+    """Download one file, in bounded time and never more bytes than were published.
+
+    The deadline is kept from outside, by leaving a thread behind: within a request there is always
+    one more place where a server can send a byte every few seconds.
+    """
+    errors = []
+
+    def transfer() -> None:
+        try:
+            _transfer(url, target, file.size)
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=transfer, daemon=True)
+    thread.start()
+    thread.join(DEADLINE)
+    if thread.is_alive():
+        raise UnreachableError(f"too slow: not whole after {DEADLINE} seconds")
+    if errors:
+        raise errors[0]
+    _check_size(target, file)
+
+
+def _transfer(url: str, target: Path, size: int) -> None:
+    """Write what `url` sends to `target`, as it is sent and at most one chunk beyond `size`."""
     try:
         with (
-            requests.get(
-                url, stream=True, timeout=TIMEOUT, headers={"Accept-Encoding": "identity"}
-            ) as response,
             open(target, "wb") as output,
-            tqdm(total=file.size, unit="B", unit_scale=True, desc=target.name, disable=None) as bar,
+            requests.get(
+                url,
+                stream=True,
+                timeout=TIMEOUT,
+                headers={"Accept-Encoding": "identity"},
+                hooks={"response": _skip_body_of_redirect},
+            ) as response,
+            tqdm(total=size, unit="B", unit_scale=True, desc=target.name, disable=None) as bar,
         ):
             response.raise_for_status()
-            while chunk := response.raw.read1(CHUNK):  # read1 returns what is there: a slow drip
-                output.write(chunk)  # cannot outlast the deadline
+            for chunk in response.raw.stream(CHUNK, decode_content=False):
+                output.write(chunk)
                 bar.update(len(chunk))
-                if output.tell() > file.size:
+                if output.tell() > size:
                     break
-                if time.monotonic() > deadline:
-                    raise UnreachableError(
-                        f"too slow: {output.tell():,} bytes in {DEADLINE} seconds"
-                    )
     except requests.HTTPError as error:
         passing = error.response.status_code >= 500 or error.response.status_code == 429
-        kind = InterruptedError if passing else UnreachableError
+        kind = PassingError if passing else UnreachableError
         raise kind(f"HTTP {error.response.status_code} {error.response.reason}") from None
     except (requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError) as error:
-        raise InterruptedError(_innermost(error)) from None
+        raise PassingError(_innermost(error)) from None
     except requests.RequestException as error:  # a loop of redirects, a malformed address
         raise UnreachableError(_innermost(error)) from None
-    _check_size(target, file)
+
+
+def _skip_body_of_redirect(response: requests.Response, **_: object) -> None:
+    """requests would read it to its end, however long."""
+    if response.is_redirect:
+        response.raw.close()
 
 
 def _check_size(path: Path, file: File) -> None:

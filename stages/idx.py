@@ -52,7 +52,7 @@ def _read_shape(file: gzip.GzipFile, path: Path, dimensions: int) -> tuple[int, 
     if len(header) < 4 + 4 * dimensions:
         raise UserError(f"{path} is truncated: it ends within the IDX header; {AGAIN}")
     shape = struct.unpack(f">{dimensions}I", header[4:])
-    if shape[0] == 0:
+    if 0 in shape:
         raise UserError(f"{path}: the IDX header declares no items; {AGAIN}")
     size = int(np.prod(shape, dtype=object))
     if size > LIMIT:

@@ -60,7 +60,9 @@ def sample_predictions(
     rng = np.random.default_rng(seed)
     predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
     rows, columns = per_class + 1, len(classes)
-    figure = Figure(figsize=(1.05 * columns + 0.5, 1.3 * rows + 1.0), layout="constrained")
+    long_names = max(map(len, classes)) > 3
+    gap = "\n" if long_names else "  "
+    figure = Figure(figsize=(1.05 * columns + 0.5, 1.45 * rows + 1.0), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
@@ -75,8 +77,9 @@ def sample_predictions(
                 axes.set_axis_on()
                 right = predicted[index] == label
                 caption = f"{'✓' if right else '✗'} {classes[predicted[index]]}"
-                _digit(axes, images[index], f"{caption}  {_percent(confidence[index])}", right)
-        grid[0, label].set_title(f"{classes[label]}", fontsize=11, weight="bold")
+                caption += f"{gap}{_percent(confidence[index])}"
+                _digit(axes, images[index], caption, right)
+        grid[0, label].set_title(classes[label], fontsize=9 if long_names else 11, weight="bold")
     figure.suptitle(
         f"Test images by their true label (top): {per_class} of each at random,\n"
         "and in the last row the mistake made with the most confidence, if any",
@@ -101,15 +104,16 @@ def mistakes(
     predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
     wrong = np.flatnonzero(predicted != labels)
     shown = wrong[np.argsort(-confidence[wrong], kind="stable")][:limit]
+    gap = "\n" if max(map(len, classes)) > 3 else ", "
     columns = min(max(len(shown), 5), 10)
     rows = max(-(-len(shown) // columns), 1)
-    figure = Figure(figsize=(1.15 * columns + 0.3, 1.55 * rows + 0.7), layout="constrained")
+    figure = Figure(figsize=(1.15 * columns + 0.3, 1.65 * rows + 0.7), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
     for axes, index in zip(grid.flat, shown, strict=False):
         axes.set_axis_on()
-        caption = f"is {classes[labels[index]]}, read {classes[predicted[index]]}"
+        caption = f"is {classes[labels[index]]}{gap}read {classes[predicted[index]]}"
         caption += f"\n{_percent(confidence[index])}  #{index}"
         _digit(axes, images[index], caption, right=False)
     figure.suptitle(
@@ -183,11 +187,12 @@ def learning_curves(curves: dict[int, pd.DataFrame]) -> Figure:
                 error.plot(epochs, 100 * (1 - frame[f"{split}_accuracy"]), **line)
                 loss.plot(epochs, frame[f"{split}_loss"], **line)
     error.set(title="Error rate", ylabel="% of images")
-    error.set_yscale("log", nonpositive="mask")  # no error has no place on a log axis: a gap
+    if any((line.get_ydata() > 0).any() for line in error.lines):
+        error.set_yscale("log", nonpositive="mask")  # no error has no place on a log axis: a gap
+        error.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        error.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        error.yaxis.set_minor_locator(NullLocator())
     loss.set(title="Loss (cross-entropy with label smoothing)", ylabel="nats")
-    error.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    error.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    error.yaxis.set_minor_locator(NullLocator())
     for axes in (error, loss):
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -8,6 +8,11 @@ from tqdm import tqdm
 from stages.errors import UserError
 from stages.runtime import keras
 
+DIVERGED = (
+    "nothing was saved. Lower train.learning_rate or train.muon_learning_rate, or raise "
+    "train.warmup"
+)
+
 
 class Progress(keras.callbacks.Callback):
     """Shows loss, accuracy, validation accuracy and images per second.
@@ -45,10 +50,7 @@ class Progress(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         self.bar.close()
         if not abs(logs["loss"]) < float("inf"):
-            raise UserError(
-                f"the loss became {logs['loss']} in epoch {epoch + 1}; nothing was saved. Lower "
-                "train.learning_rate or train.muon_learning_rate, or lengthen train.warmup"
-            )
+            raise UserError(f"the loss became {logs['loss']} in epoch {epoch + 1}; {DIVERGED}")
         line = f"epoch {epoch + 1}/{self.epochs}: loss {logs['loss']:.4f}"
         line += f", accuracy {logs['accuracy']:.2%}"
         if "val_accuracy" in logs:

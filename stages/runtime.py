@@ -33,6 +33,8 @@ with _silent_stderr():
     import keras
     import tensorflow as tf
 
+tf.get_logger().setLevel("ERROR")  # predicting with five networks is no reason for a warning
+
 __all__ = ["keras", "seed_everything", "tf"]
 
 

@@ -16,7 +16,7 @@ from stages import arrays, batches, curves, models, network, params, scores
 from stages.errors import UserError, run_stage
 from stages.muon import Muon
 from stages.params import Train
-from stages.progress import Progress
+from stages.progress import DIVERGED, Progress
 from stages.runtime import keras, seed_everything
 
 METRICS = Path("metrics/train")
@@ -108,6 +108,8 @@ def main() -> None:
         for split, (images, labels) in splits.items()
         if len(labels)
     }
+    if not all(np.isfinite(values["loss"]) for values in results.values()):
+        raise UserError(f"the last step left a network that predicts no numbers; {DIVERGED}")
     scores.write_json(METRICS / f"seed-{seed}.json", results)
     models.save(model, models.path_of(seed))
     for split, values in results.items():

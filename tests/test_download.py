@@ -157,7 +157,7 @@ def drip(handler: Handler, body: bytes) -> None:
 
 def dripping(handler: Handler, body: bytes) -> None:
     handler.start(200, Content_Length=len(body))
-    drip(handler, body)
+    drip(handler, body[:500])  # 25 seconds
 
 
 def dripping_headers(handler: Handler, _: bytes) -> None:
@@ -209,7 +209,7 @@ FAULTS = {
     "dripping": Fault(dripping, "too slow", times={"DEADLINE": 1}),
     "dripping headers": Fault(dripping_headers, "too slow", times={"DEADLINE": 1}),
     "endless chunks": Fault(endless_chunks, "over-long", wrong_file=True),
-    "chunks cut off": Fault(chunks_cut_off, "IncompleteRead"),
+    "chunks cut off": Fault(chunks_cut_off, "ended prematurely"),
     "hanging up": Fault(hanging_up, "closed connection"),
     "no HTTP": Fault(no_http, "220 mail server"),
 }
@@ -218,7 +218,7 @@ each_fault = pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 
 @pytest.fixture(autouse=True)
 def _no_proxy_and_short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(download, "RETRIES", 0)
     monkeypatch.setattr(download, "DEADLINE", 30)  # so that a fault not recognised ends a test
 
@@ -308,7 +308,7 @@ def test_next_source_stands_in_for_a_bad_one(fault, serve, closed_port, raw, mon
     good = serve(whole)
     begin = time.monotonic()
     download.download(tiny(good.url), raw, mirror=bad.url if bad else closed_port)
-    assert time.monotonic() - begin < 20  # some would go on for a minute or more
+    assert time.monotonic() - begin < 20  # less than any fault that would go on
     assert contents(raw) == GENUINE
     assert good.requested == list(NAMES)
     if bad:

@@ -521,7 +521,7 @@ def test_sample_predictions_show_the_predictions_of_all_classes():
 
 
 def test_sample_predictions_are_drawn_by_the_seed():
-    case = picture_case(200, DIGITS, mistakes=0)
+    case = picture_case(200, ("ant", "bee"), mistakes=0)
     case[2][:] = np.random.default_rng(0).random(case[2].shape)  # to tell the images by captions
 
     def captions(seed: int) -> list[str]:
