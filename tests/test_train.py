@@ -205,6 +205,15 @@ def test_another_seed_gives_another_network_beside_the_first(first: Run, folder:
         assert not np.array_equal(mine, theirs)
 
 
+def test_another_seed_gives_another_order_to_the_same_initial_weights(
+    first: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    set_seed = keras.utils.set_random_seed
+    monkeypatch.setattr(keras.utils, "set_random_seed", lambda seed: set_seed(0))
+    second = run(folder, seed=1)
+    assert second.written()["models/seed-1.keras"] != first.written()["models/seed-0.keras"]
+
+
 def test_it_learns_with_the_projects_own_settings(folder: Path):
     shutil.copy(ROOT / "params.yaml", folder)
     metrics = run(folder, seed=0).metrics(0)
