@@ -15,6 +15,7 @@ from stages import arrays, curves, datasets, models, params, pictures, scores
 from stages.atomic import replacing
 from stages.errors import run_stage
 
+DISPUTED = Path(__file__).with_name("disputed_labels.csv")
 METRICS_FILE = Path("metrics/evaluate.json")
 CONFUSION_MATRIX = Path("metrics/confusion_matrix.csv")
 PREDICTIONS = Path("plots/confusion.csv")
@@ -33,7 +34,8 @@ def evaluate(
 
     Returns:
         The report of the mean prediction; with several seeds it has the reports of each under
-        `seeds`, and their mean and standard deviation (of a sample, n - 1) under `mean` and `std`.
+        `seeds`, their mean and standard deviation (of a sample, n - 1) under `mean` and `std`, and
+        the number of images that all of them misread.
         The mean prediction, float32, shape (N, classes).
     """
     mean = np.mean(list(probabilities.values()), axis=0, dtype=np.float64).astype(np.float32)
@@ -47,6 +49,8 @@ def evaluate(
         result["mean"] = scores.across(every, np.mean)
         result["std"] = scores.across(every, lambda values: np.std(values, ddof=1))
         result["seeds"] = reports
+        wrong = [of_seed.argmax(axis=1) != labels for of_seed in probabilities.values()]
+        result["errors_of_all_seeds"] = int(np.all(wrong, axis=0).sum())
     return result, mean
 
 
@@ -61,6 +65,12 @@ def remove_strays(seeds: list[int]) -> None:
         if path.stem not in kept:
             print(f"{path}: removed, its seed is no longer in train.seeds")
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def disputed_labels(dataset: str) -> np.ndarray:
+    """Indices of the test images of `dataset` whose label is in doubt; empty if none are known."""
+    frame = pd.read_csv(DISPUTED, comment="#")
+    return frame.loc[frame["dataset"] == dataset, "index"].to_numpy()
 
 
 def write_csv(frame: pd.DataFrame, path: Path, **options) -> None:
@@ -88,6 +98,11 @@ def main() -> None:
     }
     predicted = mean.argmax(axis=1)
     counts = confusion_matrix(labels, predicted, labels=range(len(classes)))
+    result["confusions"] = scores.frequent_confusions(counts, classes)
+    undisputed = np.ones(len(labels), bool)
+    undisputed[disputed_labels(settings.download.dataset)] = False
+    if not undisputed.all():
+        result["accuracy_undisputed"] = float((predicted == labels)[undisputed].mean())
     names = np.array(classes)
     frame = pd.DataFrame(
         {
