@@ -45,7 +45,7 @@ def load(path: Path) -> np.ndarray:
         UserError: the file is missing or no intact .npy file.
     """
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        return np.lib.format.open_memmap(path, mode="r")  # never unpickles, knows .npy only
     except FileNotFoundError:
         raise UserError(f"{path} not found: run `dvc repro preprocess` first") from None
     except (ValueError, EOFError) as error:

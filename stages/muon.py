@@ -2,7 +2,7 @@
 
 A gradient is mostly a few strong directions. Muon replaces the momentum of each kernel, seen as a
 matrix, by the nearest matrix whose singular values are all about 1, so that weak directions are
-learnt as fast as strong ones. Here it halves the epochs that plain SGD needs (README, Results).
+learnt as fast as strong ones.
 
 Method: K. Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024),
 kellerjordan.github.io/posts/muon; kernels normalised as in K. Jordan's airbench94_muon.
