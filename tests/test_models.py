@@ -129,6 +129,7 @@ def test_predictions_are_probabilities_whatever_the_number_of_images():
     np.testing.assert_allclose(models.predict(model, images(3)), many[:3], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_predictions_of_many_networks_come_without_warnings():
     # In a process of its own: TensorFlow says what it thinks of this only once or twice.
     code = """

@@ -180,6 +180,7 @@ def test_another_dataset_reruns_everything_and_the_way_back_nothing(traced, tmp_
     assert run("git", "status", "--porcelain", cwd=project).stdout == ""
 
 
+@pytest.mark.slow
 def test_a_failed_download_loses_nothing(traced, tmp_path):
     project = tmp_path / "project"
     shutil.copytree(traced[0], project, symlinks=True)

@@ -215,6 +215,7 @@ def test_another_seed_gives_another_order_to_the_same_initial_weights(
     assert second.written()["models/seed-1.keras"] != first.written()["models/seed-0.keras"]
 
 
+@pytest.mark.slow
 def test_it_learns_with_the_projects_own_settings(folder: Path):
     shutil.copy(ROOT / "params.yaml", folder)
     metrics = run(folder, seed=0).metrics(0)
