@@ -17,6 +17,7 @@ def random_affine(images: tf.Tensor, limits: Augment, seed: tf.Tensor) -> tf.Ten
         images: float32, shape (N, height, width, channels).
         limits: rotation in degrees, shift in pixels, zoom and shear as fractions. Each is drawn
             uniformly between minus and plus its limit; zoom and shift separately for x and y.
+            A zoom of z shows 1 + z of the image's extent, so the digit shrinks by that factor.
         seed: int64, shape (2,).
 
     Returns:

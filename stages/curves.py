@@ -3,7 +3,6 @@
 They grow after each epoch, so they can be watched while a network trains.
 """
 
-import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -15,9 +14,8 @@ CURVES = Path("plots/training")  # a folder per seed
 
 
 def create(folder: Path) -> Live:
-    """New curves in `folder`; an earlier run's are removed, since DVCLive would append to them."""
-    shutil.rmtree(folder, ignore_errors=True)
-    return Live(str(folder), dvcyaml=None, save_dvc_exp=False)  # it would rewrite our dvc.yaml
+    """New curves in `folder`, in place of an earlier run's."""
+    return Live(str(folder), dvcyaml=None, save_dvc_exp=False)  # else it rewrites our dvc.yaml
 
 
 def read(folder: Path) -> pd.DataFrame:

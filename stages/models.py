@@ -5,7 +5,6 @@ this does none of it. It loads in Keras' safe mode, which refuses files that car
 """
 
 import json
-import re
 import zipfile
 from pathlib import Path
 
@@ -38,26 +37,17 @@ def save(model: keras.Model, path: Path) -> None:
 
 def _rewrite(source: Path, target: Path) -> None:
     """Copy a .keras archive without what differs between two equal networks."""
+    differing = {"date_saved", "shared_object_id"}
+
+    def without(content: dict) -> dict:
+        return {key: value for key, value in content.items() if key not in differing}
+
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
         for name in sorted(old.namelist()):
             data = old.read(name)
-            if name == "metadata.json":
-                metadata = json.loads(data)
-                del metadata["date_saved"]
-                data = json.dumps(metadata).encode()
-            elif name == "config.json":
-                data = _number_shared_objects(data.decode()).encode()
+            if name.endswith(".json"):
+                data = json.dumps(json.loads(data, object_hook=without)).encode()
             new.writestr(zipfile.ZipInfo(name), data)  # a ZipInfo's time is 1980 unless set
-
-
-def _number_shared_objects(config: str) -> str:
-    """Replace the addresses by which Keras knows objects that are used twice by 0, 1, 2 …"""
-    numbers: dict[str, int] = {}
-    return re.sub(
-        r'(?<="shared_object_id": )\d+',
-        lambda found: str(numbers.setdefault(found[0], len(numbers))),
-        config,
-    )
 
 
 def load(path: Path, classes: int) -> keras.Model:
