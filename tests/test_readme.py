@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, run
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -21,7 +21,11 @@ def test_make_targets_exist():
 
 
 def test_result_is_that_of_the_committed_metrics():
-    metrics = json.loads((ROOT / "metrics/evaluate.json").read_text(encoding="utf-8"))
+    """Those in Git, since the folder's own may be of a run that someone is trying out."""
+    shown = run("git", "show", "HEAD:metrics/evaluate.json", cwd=ROOT, check=False)
+    if shown.returncode:
+        pytest.skip("this folder has no Git history to compare with")
+    metrics = json.loads(shown.stdout)
     result = (
         f"**{metrics['accuracy']:.2%}**, {metrics['errors']} errors in {metrics['test_images']:,}"
     )
