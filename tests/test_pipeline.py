@@ -167,7 +167,9 @@ def test_a_comment_reruns_nothing(traced, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif("MNIST_MIRROR" not in os.environ, reason="MNIST_MIRROR names no copy of MNIST")
-def test_another_dataset_reruns_everything_and_the_way_back_nothing(traced, tmp_path):
+def test_another_dataset_reruns_everything_and_the_way_back_leads_to_the_same_bytes(
+    traced, tmp_path
+):
     project = tmp_path / "project"
     shutil.copytree(traced[0], project, symlinks=True)
     change_params(project, download__dataset="mnist")
@@ -176,7 +178,8 @@ def test_another_dataset_reruns_everything_and_the_way_back_nothing(traced, tmp_
     metrics = json.loads((project / "metrics/evaluate.json").read_text(encoding="utf-8"))
     assert (metrics["dataset"], metrics["test_images"]) == ("mnist", 10_000)
     change_params(project, download__dataset="digits")
-    assert not stages_run(run("dvc", "repro", cwd=project).stdout), "DVC's run cache has it all"
+    again = stages_run(run("dvc", "repro", cwd=project).stdout)
+    assert not again & {"download", "preprocess"}, "DVC's run cache has their outputs"
     assert run("git", "status", "--porcelain", cwd=project).stdout == ""
 
 
