@@ -26,6 +26,12 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, di
     }
 
 
+@pytest.fixture
+def project(traced, tmp_path: Path) -> Path:
+    """A copy of the project that has run, for a test to change."""
+    return shutil.copytree(traced[0], tmp_path / "project", symlinks=True)
+
+
 def lock_entry(project: Path, stage: str) -> dict:
     """What DVC noted of a stage: deps, params and outs as it resolved them."""
     lock = yaml.safe_load((project / "dvc.lock").read_text(encoding="utf-8"))
@@ -117,9 +123,7 @@ def test_every_value_in_params_concerns_a_stage(traced):
     assert everything == listed
 
 
-def test_a_wrong_param_stops_the_pipeline_before_any_work(traced, tmp_path):
-    project = tmp_path / "project"
-    shutil.copytree(traced[0], project)
+def test_a_wrong_param_stops_the_pipeline_before_any_work(project):
     change_params(project, preprocess__seed=1, evaluate__mistakes="many")
     before = (project / "data/processed/train_images.npy").read_bytes()
     result = run("dvc", "repro", cwd=project, check=False)
@@ -144,9 +148,7 @@ ROWS = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("change", "expected"), ROWS, ids=[str(row[0]) for row in ROWS])
-def test_a_changed_param_reruns_what_it_concerns(traced, tmp_path, change, expected):
-    project = tmp_path / "project"
-    shutil.copytree(traced[0], project, symlinks=True)
+def test_a_changed_param_reruns_what_it_concerns(project, change, expected):
     change_params(project, **change)
     assert stages_run(run("dvc", "repro", cwd=project).stdout) == expected
 
@@ -157,9 +159,7 @@ def stages_run(output: str) -> set[str]:
 
 
 @pytest.mark.slow
-def test_a_comment_reruns_nothing(traced, tmp_path):
-    project = tmp_path / "project"
-    shutil.copytree(traced[0], project, symlinks=True)
+def test_a_comment_reruns_nothing(project):
     with open(project / "params.yaml", "a", encoding="utf-8") as file:
         file.write("# a comment\n")
     assert not stages_run(run("dvc", "repro", cwd=project).stdout)
@@ -167,11 +167,7 @@ def test_a_comment_reruns_nothing(traced, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif("MNIST_MIRROR" not in os.environ, reason="MNIST_MIRROR names no copy of MNIST")
-def test_another_dataset_reruns_everything_and_the_way_back_leads_to_the_same_bytes(
-    traced, tmp_path
-):
-    project = tmp_path / "project"
-    shutil.copytree(traced[0], project, symlinks=True)
+def test_another_dataset_reruns_everything_and_the_way_back_leads_to_the_same_bytes(project):
     change_params(project, download__dataset="mnist")
     stages = {"download", "preprocess", "train@0", "evaluate"}
     assert stages_run(run("dvc", "repro", cwd=project).stdout) == stages
@@ -184,9 +180,7 @@ def test_another_dataset_reruns_everything_and_the_way_back_leads_to_the_same_by
 
 
 @pytest.mark.slow
-def test_a_failed_download_loses_nothing(traced, tmp_path):
-    project = tmp_path / "project"
-    shutil.copytree(traced[0], project, symlinks=True)
+def test_a_failed_download_loses_nothing(project, tmp_path):
     change_params(project, download__dataset="kmnist")
     nowhere = "http://127.0.0.1:9"  # the port "discard": no mirror is reached through this proxy
     environment = {"MNIST_MIRROR": str(tmp_path), "HTTPS_PROXY": nowhere, "HTTP_PROXY": nowhere}
@@ -200,17 +194,13 @@ def test_a_failed_download_loses_nothing(traced, tmp_path):
 
 
 @pytest.mark.slow
-def test_forced_runs_write_the_same_bytes(traced, tmp_path):
-    project = tmp_path / "project"
-    shutil.copytree(traced[0], project, symlinks=True)
+def test_forced_runs_write_the_same_bytes(project):
     run("dvc", "repro", "--force", cwd=project)
     assert run("git", "diff", "--stat", cwd=project).stdout == ""
 
 
 @pytest.mark.slow
-def test_a_removed_seed_leaves_nothing_behind(traced, tmp_path):
-    project = tmp_path / "project"
-    shutil.copytree(traced[0], project, symlinks=True)
+def test_a_removed_seed_leaves_nothing_behind(project):
     change_params(project, train__seeds=[0, 1])
     run("dvc", "repro", cwd=project)
     metrics = json.loads((project / "metrics/evaluate.json").read_text(encoding="utf-8"))
@@ -222,9 +212,7 @@ def test_a_removed_seed_leaves_nothing_behind(traced, tmp_path):
 
 
 @pytest.mark.slow
-def test_dvc_commands_of_the_readme(traced, tmp_path):
-    project = tmp_path / "project"
-    shutil.copytree(traced[0], project, symlinks=True)
+def test_dvc_commands_of_the_readme(project):
     run("git", "checkout", "-qb", "more-epochs", cwd=project)
     output = run("dvc", "exp", "run", "-S", "train.epochs=2", cwd=project).stdout
     assert stages_run(output) == {"train@0", "evaluate"}
