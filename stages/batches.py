@@ -7,7 +7,7 @@ before, nor of how many threads prepare it.
 import numpy as np
 
 from stages.augment import random_affine
-from stages.params import Augment
+from stages.params import SEEDS, Augment
 from stages.runtime import tf
 
 
@@ -16,11 +16,11 @@ def training_batches(
     labels: np.ndarray,
     classes: int,
     batch_size: int,
-    epochs: int,
+    epochs: range,
     augment: Augment,
     seed: int,
 ) -> tf.data.Dataset:
-    """All batches of all epochs, in order.
+    """The batches of some epochs, in order.
 
     Each epoch visits the images in a new random order; those that don't fill a last batch, never
     the same ones, sit that epoch out.
@@ -30,20 +30,20 @@ def training_batches(
         labels: uint8, shape (N,).
         classes: width of the one-hot labels.
         batch_size: at most N.
-        epochs: how many passes.
+        epochs: which passes; a pass has the same batches whatever came before it.
         augment: limits of the random transformation.
         seed: non-negative; different seeds give unrelated orders and transformations.
 
     Returns:
-        epochs · (N // batch_size) elements: images like `images`, shape (batch_size, ...), and
+        len(epochs) · (N // batch_size) elements: images like `images`, shape (batch_size, ...), and
         one-hot float32 labels, shape (batch_size, classes).
     """
     count, steps = len(images), len(images) // batch_size
     images = tf.constant(np.asarray(images))
     labels = tf.one_hot(labels, classes)
-    # Two streams of random numbers that never meet, since seeds are below 2**31.
+    # Two streams of random numbers that never meet.
     shuffle_seed = tf.constant(seed, tf.int64)
-    augment_seed = shuffle_seed + 2**31
+    augment_seed = shuffle_seed + SEEDS
 
     def shuffled(epoch: tf.Tensor) -> tf.data.Dataset:
         pair = tf.stack([shuffle_seed, epoch])
@@ -57,7 +57,7 @@ def training_batches(
         return random_affine(tf.gather(images, rows), augment, pair), tf.gather(labels, rows)
 
     return (
-        tf.data.Dataset.range(epochs)
+        tf.data.Dataset.range(epochs.start, epochs.stop)
         .flat_map(shuffled)
         .map(batch, num_parallel_calls=2, deterministic=True)
         .prefetch(4)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import confusion_matrix
 
-from stages import arrays, curves, datasets, models, params, pictures, scores
+from stages import arrays, calibration, curves, datasets, models, params, pictures, scores
 from stages.atomic import replacing
 from stages.errors import run_stage
 
@@ -20,6 +20,11 @@ METRICS_FILE = Path("metrics/evaluate.json")
 CONFUSION_MATRIX = Path("metrics/confusion_matrix.csv")
 PREDICTIONS = Path("plots/confusion.csv")
 PICTURES = Path("plots")
+
+
+def mean_prediction(probabilities: dict[int, np.ndarray]) -> np.ndarray:
+    """The mean over the networks, float32, shape (N, classes)."""
+    return np.mean(list(probabilities.values()), axis=0, dtype=np.float64).astype(np.float32)
 
 
 def evaluate(
@@ -38,7 +43,7 @@ def evaluate(
         the number of images that all of them misread.
         The mean prediction, float32, shape (N, classes).
     """
-    mean = np.mean(list(probabilities.values()), axis=0, dtype=np.float64).astype(np.float32)
+    mean = mean_prediction(probabilities)
     result = scores.report(labels, mean, classes)
     if len(probabilities) > 1:
         reports = {
@@ -85,10 +90,11 @@ def main() -> None:
     remove_strays(seeds)
     classes = datasets.find(settings.download.dataset).classes
     images, labels = arrays.load_split(arrays.PROCESSED, "test")
-    probabilities = {}
+    probabilities, unscaled = {}, {}
     for seed in seeds:
         model = models.load(models.path_of(seed), len(classes))
         probabilities[seed] = models.predict(model, images)
+        unscaled[seed] = calibration.unscaled(probabilities[seed], calibration.temperature(model))
         print(f"seed {seed}: accuracy {np.mean(probabilities[seed].argmax(1) == labels):.2%}")
     result, mean = evaluate(labels, probabilities, classes)
     heading = {
@@ -96,6 +102,8 @@ def main() -> None:
         "test_images": len(labels),
         "networks": len(seeds),
     }
+    before = mean_prediction(unscaled)
+    result["calibration_error_unscaled"] = scores.calibration_error(labels, before)
     predicted = mean.argmax(axis=1)
     counts = confusion_matrix(labels, predicted, labels=range(len(classes)))
     result["confusions"] = scores.frequent_confusions(counts, classes)

@@ -32,7 +32,8 @@ def _number_or_share(value: object) -> object:
     raise ValueError("expected a number of images (0 or more) or a share (between 0.0 and 1.0)")
 
 
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
+SEEDS = 2**31  # all seeds are below
+Seed = Annotated[int, Field(ge=0, lt=SEEDS)]
 
 
 class Section(BaseModel):

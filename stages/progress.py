@@ -55,8 +55,18 @@ class Progress(keras.callbacks.Callback):
         line += f", accuracy {logs['accuracy']:.2%}"
         if "val_accuracy" in logs:
             line += f", validation accuracy {logs['val_accuracy']:.2%}"
+        self._log(logs)
+        print(f"{line}, {self.images / self.seconds:,.0f} images/s", flush=True)
+
+    def replay(self, finished: list[dict[str, float]]) -> None:
+        """Take up the logs of epochs that an interrupted run had finished."""
+        for logs in finished:
+            self._log(logs)
+        if finished:
+            print(f"going on after epoch {len(finished)}/{self.epochs} of an interrupted run")
+
+    def _log(self, logs: dict[str, float]) -> None:
         for name, value in logs.items():
             split = "validation" if name.startswith("val_") else "train"
             self.live.log_metric(f"{split}/{name.removeprefix('val_')}", round(value, 6))
         self.live.next_step()
-        print(f"{line}, {self.images / self.seconds:,.0f} images/s", flush=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from dvclive import Live
 
-from stages import arrays, batches, curves, models, network, params, scores
+from stages import arrays, backup, batches, calibration, curves, models, network, params, scores
 from stages.errors import UserError, run_stage
 from stages.muon import Muon
 from stages.params import Train
@@ -29,8 +29,9 @@ def train(
     settings: Train,
     seed: int,
     live: Live,
+    saved: backup.Backup,
 ) -> keras.Model:
-    """Train a network; a pure function of its arguments on a given machine.
+    """Train a network; a pure function of its first five arguments on a given machine.
 
     Args:
         images: float32 in [0, 1], shape (N, 28, 28, 1).
@@ -39,6 +40,7 @@ def train(
         settings: the section `train` of params.yaml; its `seeds` is not read.
         seed: of the initial weights, the order of the images and their augmentation.
         live: gets loss and accuracy after each epoch.
+        saved: the state of an interrupted run to go on from, if any; gets it after each epoch.
 
     Raises:
         UserError: there are fewer images than fill a batch, or the loss became NaN or infinite.
@@ -70,11 +72,23 @@ def train(
         loss=keras.losses.CategoricalCrossentropy(label_smoothing=settings.label_smoothing),
         metrics=["accuracy"],
     )
+    progress = Progress(settings.epochs, steps, settings.batch_size, live)
+    finished = saved.restore(model)
+    progress.replay(finished)
+    if len(finished) == settings.epochs:
+        return model
     validation_images, validation_labels = validation
     model.fit(
         batches.training_batches(
-            images, labels, classes, settings.batch_size, settings.epochs, settings.augment, seed
+            images,
+            labels,
+            classes,
+            settings.batch_size,
+            range(len(finished), settings.epochs),
+            settings.augment,
+            seed,
         ),
+        initial_epoch=len(finished),
         epochs=settings.epochs,
         steps_per_epoch=steps,
         validation_data=(
@@ -83,10 +97,7 @@ def train(
             else None
         ),
         validation_batch_size=models.BATCH,
-        callbacks=[
-            keras.callbacks.TerminateOnNaN(),
-            Progress(settings.epochs, steps, settings.batch_size, live),
-        ],
+        callbacks=[keras.callbacks.TerminateOnNaN(), progress, saved],
         shuffle=False,  # the batches are shuffled already
         verbose=0,
     )
@@ -97,12 +108,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, required=True, help="of weights, order, augmentation")
     seed = parser.parse_args().seed
+    if not 0 <= seed < params.SEEDS:
+        raise UserError(f"--seed: expected 0 to {params.SEEDS - 1}, found {seed}")
     settings = params.load().train
     splits = {
         split: arrays.load_split(arrays.PROCESSED, split) for split in ("train", "validation")
     }
+    data = [*splits["train"], *splits["validation"]]
+    saved = backup.Backup(
+        backup.FOLDER / f"seed-{seed}.npz", backup.fingerprint(data, settings, seed)
+    )
     with curves.create(curves.CURVES / f"seed-{seed}") as live:
-        model = train(*splits["train"], splits["validation"], settings, seed, live)
+        model = train(*splits["train"], splits["validation"], settings, seed, live, saved)
+    model = calibration.calibrated(model, *splits["validation"], models.BATCH)
     results = {
         split: scores.accuracy_and_loss(labels, models.predict(model, images))
         for split, (images, labels) in splits.items()
@@ -110,10 +128,13 @@ def main() -> None:
     }
     if not all(np.isfinite(values["loss"]) for values in results.values()):
         raise UserError(f"the last step left a network that predicts no numbers; {DIVERGED}")
-    scores.write_json(METRICS / f"seed-{seed}.json", results)
+    temperature = calibration.temperature(model)
+    scores.write_json(METRICS / f"seed-{seed}.json", results | {"temperature": temperature})
     models.save(model, models.path_of(seed))
+    saved.remove()
     for split, values in results.items():
         print(f"{split}: accuracy {values['accuracy']:.2%}, loss {values['loss']:.4f}")
+    print(f"temperature: {temperature:.3f}")
 
 
 if __name__ == "__main__":

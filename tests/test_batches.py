@@ -19,9 +19,15 @@ LABELS = (np.arange(COUNT) * 3 % CLASSES).astype(np.uint8)
 
 
 def make(
-    augment: Augment = NONE, seed: int = 0, epochs: int = EPOCHS, batch_size: int = BATCH
+    augment: Augment = NONE,
+    seed: int = 0,
+    epochs: int = EPOCHS,
+    batch_size: int = BATCH,
+    first: int = 0,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    dataset = training_batches(IMAGES, LABELS, CLASSES, batch_size, epochs, augment, seed)
+    dataset = training_batches(
+        IMAGES, LABELS, CLASSES, batch_size, range(first, epochs), augment, seed
+    )
     return list(dataset.as_numpy_iterator())
 
 
@@ -122,7 +128,7 @@ def test_another_seed_gives_another_augmentation():
     same = np.repeat(IMAGES[-1:], COUNT, axis=0)
 
     def shown(seed: int) -> set[bytes]:
-        batches = training_batches(same, LABELS, CLASSES, BATCH, 1, SOME, seed)
+        batches = training_batches(same, LABELS, CLASSES, BATCH, range(1), SOME, seed)
         return {image.tobytes() for images, _ in batches.as_numpy_iterator() for image in images}
 
     assert len(shown(0)) == STEPS * BATCH
@@ -133,9 +139,13 @@ def test_an_epoch_does_not_depend_on_how_many_follow():
     assert_same(make(SOME, epochs=EPOCHS)[: 2 * STEPS], make(SOME, epochs=2))
 
 
+def test_an_epoch_does_not_depend_on_those_before():
+    assert_same(make(SOME, epochs=EPOCHS)[STEPS:], make(SOME, epochs=EPOCHS, first=1))
+
+
 def test_a_batch_does_not_depend_on_whether_others_were_made():
     start = STEPS + 2
-    dataset = training_batches(IMAGES, LABELS, CLASSES, BATCH, EPOCHS, SOME, 0)
+    dataset = training_batches(IMAGES, LABELS, CLASSES, BATCH, range(EPOCHS), SOME, 0)
     assert_same(make(SOME)[start:], list(dataset.skip(start).as_numpy_iterator()))
 
 

@@ -20,6 +20,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.path import Path as Outline
 from matplotlib.text import Text
+from scipy.special import softmax
 from sklearn import metrics as sklearn_metrics
 
 from stages import datasets, download, evaluate, pictures, preprocess, scores, train
@@ -272,6 +273,19 @@ def test_json_holds_the_scores_of_the_saved_networks(
     assert content["std"]["accuracy"] == pytest.approx(np.std(accuracies, ddof=1), abs=1e-6)
     assert min(accuracies) > 0.2  # they are no longer guessing
     assert content["accuracy"] < 1  # there are mistakes to be shown
+
+
+def test_json_tells_the_calibration_error_without_temperatures(finished: Path, test_set: tuple):
+    images, labels = test_set
+    mean = 0
+    for seed in (0, 3):
+        model = keras.saving.load_model(finished / f"models/seed-{seed}.keras")
+        classifier = keras.Model(model.inputs, model.get_layer("classifier").output)
+        mean = mean + softmax(classifier.predict(images, verbose=0), axis=1) / 2
+    content = results(finished)
+    expected = scores.calibration_error(labels, mean)
+    assert content["calibration_error_unscaled"] == pytest.approx(expected, abs=1e-5)
+    assert content["calibration_error_unscaled"] != content["calibration_error"]
 
 
 def test_json_holds_numbers_and_strings_alone(finished: Path):

@@ -130,6 +130,9 @@ def test_it_needs_no_test_images(first: Run):
 def test_metrics_are_those_of_the_saved_network(first: Run):
     model = keras.saving.load_model(first.folder / "models/seed-0.keras")
     metrics = first.metrics(seed=0)
+    assert metrics.pop("temperature") == pytest.approx(
+        1 / model.get_layer("temperature").scale, abs=1e-6
+    )
     assert set(metrics) == {"train", "validation"}
     for name, values in metrics.items():
         images, labels = first.split(name)
@@ -141,6 +144,20 @@ def test_metrics_are_those_of_the_saved_network(first: Run):
             "loss": pytest.approx(np.mean(losses), abs=1e-5),
         }
         assert values["accuracy"] > 0.2  # it is no longer guessing
+
+
+def test_no_other_temperature_is_better_on_validation(first: Run):
+    model = keras.saving.load_model(first.folder / "models/seed-0.keras")
+    images, labels = first.split("validation")
+    classifier = keras.Model(model.inputs, model.get_layer("classifier").output)
+    logits = classifier.predict(images, verbose=0).astype(np.float64)
+    value = first.metrics(seed=0)["temperature"]
+
+    def loss(temperature: float) -> float:
+        weights = np.exp(logits / temperature)
+        return -np.log(weights[range(len(labels)), labels] / weights.sum(axis=1)).mean()
+
+    assert loss(value) < min(loss(0.8 * value), loss(1.2 * value))
 
 
 @pytest.mark.parametrize("name", CURVES)
@@ -161,7 +178,7 @@ def test_the_validation_curve_ends_at_the_saved_networks_accuracy(first: Run):
 def test_it_prints_one_line_per_epoch_and_no_bar_into_a_pipe(first: Run):
     assert "\r" not in first.printed
     assert "\x1b" not in first.printed
-    *epochs, train_line, validation_line = first.printed.splitlines()
+    *epochs, train_line, validation_line, temperature_line = first.printed.splitlines()
     assert len(epochs) == EPOCHS
     for number, line in enumerate(epochs):
         found = re.fullmatch(
@@ -225,7 +242,9 @@ def test_it_learns_with_the_projects_own_settings(folder: Path):
 
 def test_no_validation_images_no_validation_numbers(tmp_path: Path):
     result = run(prepare(tmp_path, validation_size=0), seed=0)
-    assert set(result.metrics(0)) == {"train"}
+    metrics = result.metrics(0)
+    assert set(metrics) == {"train", "temperature"}
+    assert metrics["temperature"] == 1
     assert {path for path in result.written() if path.endswith(".tsv")} == {
         "plots/training/seed-0/plots/metrics/train/accuracy.tsv",
         "plots/training/seed-0/plots/metrics/train/loss.tsv",
@@ -308,6 +327,11 @@ def test_images_and_labels_that_do_not_belong_together_are_refused(folder: Path,
 
 
 @pytest.mark.parametrize("arguments", [[], ["--seed", "x"], ["--seed", "0", "--epochs", "3"]])
+@pytest.mark.parametrize("seed", [-1, 2**31])
+def test_a_seed_out_of_range_is_refused(folder: Path, seed: int):
+    assert refusal(folder, seed) == f"--seed: expected 0 to 2147483647, found {seed}"
+
+
 def test_wrong_arguments_show_the_usage(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
