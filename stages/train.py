@@ -12,7 +12,18 @@ from pathlib import Path
 import numpy as np
 from dvclive import Live
 
-from stages import arrays, backup, batches, calibration, curves, models, network, params, scores
+from stages import (
+    arrays,
+    backup,
+    batches,
+    calibration,
+    curves,
+    environment,
+    models,
+    network,
+    params,
+    scores,
+)
 from stages.errors import UserError, run_stage
 from stages.muon import Muon
 from stages.params import Train
@@ -111,6 +122,7 @@ def main() -> None:
     if not 0 <= seed < params.SEEDS:
         raise UserError(f"--seed: expected 0 to {params.SEEDS - 1}, found {seed}")
     settings = params.load().train
+    environment.check_recorded()
     splits = {
         split: arrays.load_split(arrays.PROCESSED, split) for split in ("train", "validation")
     }

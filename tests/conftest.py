@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from stages import environment
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -19,7 +21,15 @@ def copy_project(target: Path) -> Path:
     """A Git repository with the project's pipeline, set to train a tiny network on digits."""
     target.mkdir(parents=True)
     ignored = shutil.ignore_patterns("__pycache__")
-    for name in ("stages", "dvc.yaml", "params.yaml", ".dvcignore", ".gitignore", ".gitattributes"):
+    for name in (
+        "stages",
+        "dvc.yaml",
+        "params.yaml",
+        "requirements.txt",
+        ".dvcignore",
+        ".gitignore",
+        ".gitattributes",
+    ):
         source = ROOT / name
         if source.is_dir():
             shutil.copytree(source, target / name, ignore=ignored)
@@ -41,6 +51,14 @@ def copy_project(target: Path) -> Path:
     run("git", "add", "-A", cwd=target)
     run("git", "commit", "-qm", "start", cwd=target)
     return target
+
+
+def record_environment(folder: Path) -> None:
+    """What the stage `environment` does, in `folder`."""
+    shutil.copy(ROOT / "requirements.txt", folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        environment.main()
 
 
 def change_params(folder: Path, **values) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, change_params
+from conftest import ROOT, change_params, record_environment
 
 from stages import digits, preprocess, train
 from stages.progress import Progress
@@ -55,6 +55,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         train__batch_size=128,
         train__network__filters=[4, 8, 8],
     )
+    record_environment(folder)
     digits.write_digits(folder / "raw")
     preprocess.preprocess(folder / "raw", folder / "data/processed", 10, 0.1, seed=0)
     train_in(folder)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, change_params
+from conftest import ROOT, change_params, record_environment
 from matplotlib import image as png
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -195,6 +195,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         evaluate__samples=1,
         evaluate__mistakes=5,
     )
+    record_environment(folder)
     run(download.main, folder)
     run(preprocess.main, folder)
     for seed in ("0", "3"):

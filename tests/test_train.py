@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, change_params
+from conftest import ROOT, change_params, record_environment
 
 from stages import digits, preprocess, train
 from stages.errors import UserError
@@ -74,6 +74,7 @@ def prepare(folder: Path, validation_size: int | float = 0.1) -> Path:
     """The arrays of `digits` but for the test images, and params.yaml with tiny settings."""
     shutil.copy(ROOT / "params.yaml", folder)
     change_params(folder, download__dataset="digits", **TINY)
+    record_environment(folder)
     digits.write_digits(folder / "raw")
     preprocess.preprocess(folder / "raw", folder / PROCESSED, 10, validation_size, seed=0)
     shutil.rmtree(folder / "raw")
