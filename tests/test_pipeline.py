@@ -9,7 +9,7 @@ import pytest
 import yaml
 from conftest import ROOT, change_params, copy_project, run
 
-STAGES = ("download", "preprocess", "train", "evaluate")
+STAGES = ("download", "preprocess", "train", "evaluate", "page")
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,8 @@ def project(traced, tmp_path: Path) -> Path:
 def lock_entry(project: Path, stage: str) -> dict:
     """What DVC noted of a stage: deps, params and outs as it resolved them."""
     lock = yaml.safe_load((project / "dvc.lock").read_text(encoding="utf-8"))
-    return lock["stages"]["train@0" if stage == "train" else stage]
+    nothing = {"params": {"params.yaml": {}}}  # of a stage that has no params
+    return nothing | lock["stages"]["train@0" if stage == "train" else stage]
 
 
 def leaves(content: object, prefix: str) -> set[str]:

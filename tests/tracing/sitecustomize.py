@@ -78,7 +78,7 @@ def report() -> None:
         "modules": sorted(filter(None, modules)),
         "read": sorted(read - written),
         "written": sorted(written),
-        "params": keys_read(),
+        "params": keys_read() if "stages.params" in sys.modules else [],
     }
     target.write_text(json.dumps(content), encoding="utf-8")
 

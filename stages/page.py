@@ -1,0 +1,35 @@
+"""The stage `page`: the Vega scripts as a file, so that the page of plots needs no network.
+
+`dvc plots show` and `dvc plots diff` fill page.html, the template that .dvc/config names; opened in
+a browser, the page loads the file that is written here. The scripts come out of vl-convert.
+"""
+
+from pathlib import Path
+
+import vl_convert
+
+from stages.atomic import replacing
+from stages.errors import run_stage
+
+SCRIPT = Path("plots/vega.js")
+VEGA_LITE = "5.21"  # DVC's chart templates are written for Vega-Lite 5
+
+
+def bundle() -> str:
+    """JavaScript that defines `vegaEmbed` with all it needs, and nothing else, in any page.
+
+    vl-convert makes an ES module, and browsers load no module from a file: inside a function in
+    strict mode it means the same and may be loaded from anywhere.
+    """
+    module = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", VEGA_LITE)
+    return f'(() => {{\n"use strict";\n{module}\n}})();\n'
+
+
+def main() -> None:
+    with replacing(SCRIPT) as temporary:
+        temporary.write_text(bundle(), encoding="utf-8", newline="\n")
+    print(f"{SCRIPT.as_posix()}: Vega-Lite {VEGA_LITE} for the page of `dvc plots show`")
+
+
+if __name__ == "__main__":
+    run_stage(main)

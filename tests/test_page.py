@@ -1,0 +1,223 @@
+"""The page of plots: the script that its charts need, and the page as a browser without a network
+shows it.
+"""
+
+import functools
+import html
+import http.server
+import json
+import re
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, change_params, copy_project, run
+from dvc_render.html import HTML
+
+from stages import page
+
+TEMPLATE = (ROOT / "stages/page.html").read_text(encoding="utf-8")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
+NO_CHROMIUM = "no chromium is installed, so no page can be opened"
+WEB = "https://cdn.jsdelivr.net/npm/"  # where DVC's pages have Vega from
+
+
+def test_stage_writes_the_same_script_in_every_process(workspace):
+    page.main()
+    script = page.SCRIPT.read_bytes()
+    page.SCRIPT.unlink()
+    run("python", "-m", "stages.page", cwd=workspace, PYTHONPATH=str(ROOT))
+    assert page.SCRIPT.read_bytes() == script
+    assert b"window.vegaEmbed=" in script[-100:]
+    assert list(page.SCRIPT.parent.iterdir()) == [page.SCRIPT]
+
+
+@pytest.fixture
+def begun(tmp_path: Path) -> Path:
+    """A project with the losses of two epochs, and none of the other plots yet."""
+    project = copy_project(tmp_path / "project")
+    for split in ("train", "validation"):
+        curve = project / f"plots/training/seed-0/plots/metrics/{split}/loss.tsv"
+        curve.parent.mkdir(parents=True)
+        curve.write_text("step\tloss\n0\t2.0\n1\t1.5\n", encoding="utf-8")
+    return project
+
+
+def test_dvc_fills_the_template_before_any_stage_has_run(begun):
+    run("dvc", "plots", "show", cwd=begun)
+    shown = (begun / "dvc_plots/index.html").read_text(encoding="utf-8")
+    assert shown.startswith(TEMPLATE.split("{refresh_tag}")[0])
+    assert shown.endswith(TEMPLATE.split("{plot_divs}")[1])
+    assert not re.search(r"\{(scripts|plot_divs|refresh_tag)\}", shown)
+    assert '{"step": "1", "loss": "1.5"' in shown
+    assert len(charts_of(shown)) == 3
+
+
+def test_template_lets_a_page_reload_itself():
+    shown = HTML(TEMPLATE, refresh_seconds=5).embed()
+    assert '<meta http-equiv="refresh" content="5">' in shown
+
+
+def charts_of(shown: str) -> list[str]:
+    """The ids of the elements that DVC wants charts drawn in."""
+    return re.findall(r"vegaEmbed\('#([^']+)', spec\);", shown)
+
+
+# --- In a browser
+
+# Goes into the page before anything else, and at the end notes what there is to see.
+PROBE = """<script>
+const faults = [];
+addEventListener("error", (event) => faults.push(event.message || event.target.src), true);
+addEventListener("unhandledrejection", (event) => faults.push(String(event.reason)));
+console.error = (...message) => faults.push(message.join(" "));
+const big = (element) => {
+  const box = element.getBoundingClientRect();
+  return box.width > 9 && box.height > 9;
+};
+addEventListener("load", () => setTimeout(() => {
+  const seen = document.createElement("pre");
+  seen.id = "seen";
+  seen.textContent = JSON.stringify({
+    faults,
+    charts: CHARTS.map((id) => document.getElementById(id)).map((element) => ({
+      drawn: [...element.querySelectorAll("svg")].some(big),
+      text: element.lastChild.textContent.trim(),
+      marks: [...element.querySelectorAll("svg .role-mark path")].filter(big).length,
+    })),
+    images: [...document.images].map((image) => image.naturalWidth > 0 && big(image)),
+    notice: document.getElementById("notice").checkVisibility() ? notice.textContent : "",
+    overflow: document.documentElement.scrollWidth - document.documentElement.clientWidth,
+  });
+  document.body.append(seen);
+}, 5000));
+</script>"""
+
+
+def look(path: Path, profile: Path, network: str = "MAP * ~NOTFOUND") -> dict:
+    """What a browser without a network shows of a page, as PROBE notes it."""
+    shown = path.read_text(encoding="utf-8")
+    probe = PROBE.replace("CHARTS", json.dumps(charts_of(shown)))
+    probed = path.with_name("probed.html")
+    probed.write_text(shown.replace("<head>", f"<head>{probe}"), encoding="utf-8")
+    found = run(
+        CHROMIUM,
+        *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"),
+        *("--disable-background-networking", "--disable-component-update", "--disable-quic"),
+        f"--user-data-dir={profile}",
+        f"--host-resolver-rules={network}",
+        "--no-proxy-server",
+        "--virtual-time-budget=20000",  # a clock that stands still while anything is loading
+        "--dump-dom",
+        probed.as_uri(),
+        cwd=path.parent,
+    ).stdout
+    return json.loads(html.unescape(re.search(r'<pre id="seen">(.*?)</pre>', found, re.S)[1]))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project in which `dvc repro` has run on digits, committed to the branch `main`."""
+    if not CHROMIUM:
+        pytest.skip(NO_CHROMIUM)
+    project = copy_project(tmp_path_factory.mktemp("page") / "project")
+    change_params(project, train__epochs=2)  # a curve of one point is no curve
+    run("dvc", "repro", cwd=project)
+    run("git", "add", "-A", cwd=project)
+    run("git", "commit", "-qm", "run", cwd=project)
+    return project
+
+
+@pytest.fixture
+def project(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the project that has run, for a test to change."""
+    return shutil.copytree(finished, tmp_path / "project", symlinks=True)
+
+
+def assert_all_is_drawn(seen: dict) -> None:
+    assert len(seen["charts"]) >= 3
+    assert all(chart["drawn"] and chart["marks"] for chart in seen["charts"]), seen["charts"]
+    assert len(seen["images"]) >= 4
+    assert all(seen["images"])
+    assert seen["notice"] == ""
+    assert seen["overflow"] == 0, "pictures are wider than the page"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["show", "diff main"])
+def test_page_is_drawn_without_a_network(project, tmp_path, command):
+    if command == "diff main":
+        curve = project / "plots/training/seed-0/plots/metrics/validation/accuracy.tsv"
+        curve.write_text("step\taccuracy\n0\t0.2\n1\t0.3\n", encoding="utf-8")
+    run("dvc", "plots", *command.split(), cwd=project)
+    seen = look(project / "dvc_plots/index.html", tmp_path / "profile")
+    assert seen["faults"] == []
+    assert_all_is_drawn(seen)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("out", [".", "other/folder", "a/b/c/d"])
+def test_page_may_be_in_any_folder_of_the_project(project, tmp_path, out):
+    run("dvc", "plots", "show", "--out", out, cwd=project)
+    seen = look(project / out / "index.html", tmp_path / "profile")
+    assert_all_is_drawn(seen)
+    assert all(fault.endswith("plots/vega.js") for fault in seen["faults"])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CHROMIUM, reason=NO_CHROMIUM)
+def test_page_names_charts_that_have_no_data_yet(begun, tmp_path):
+    run("dvc", "repro", "page", cwd=begun)
+    run("dvc", "plots", "show", cwd=begun)
+    seen = look(begun / "dvc_plots/index.html", tmp_path / "profile")
+    assert seen["faults"] == []
+    assert [chart["drawn"] for chart in seen["charts"]] == [False, True, False]
+    assert seen["charts"][0]["text"] == "Accuracy while training: no data yet"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("content", [None, "(() => {", "var other = 1;"])
+def test_page_says_what_charts_need(project, tmp_path, content):
+    """When there is no script, or it is damaged, and no network: one sentence, and the pictures."""
+    (project / page.SCRIPT).unlink()
+    if content:
+        (project / page.SCRIPT).write_text(content, encoding="utf-8")
+    run("dvc", "plots", "show", cwd=project)
+    seen = look(project / "dvc_plots/index.html", tmp_path / "profile")
+    assert not any(chart["drawn"] for chart in seen["charts"])
+    assert "plots/vega.js" in seen["notice"]
+    assert "dvc repro page" in seen["notice"]
+    assert all(seen["images"])
+    assert any(fault.startswith(WEB) for fault in seen["faults"]), "the web was not tried"
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[str]:
+    """The address of a server on this machine that has a folder, tmp_path/web."""
+    (tmp_path / "web").mkdir()
+    handler = functools.partial(
+        http.server.SimpleHTTPRequestHandler, directory=str(tmp_path / "web")
+    )
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+@pytest.mark.slow
+def test_page_takes_the_scripts_from_the_web_where_nothing_has_run(project, tmp_path, web):
+    """One after the other, in DVC's order: each here needs the one before, as the real ones do."""
+    run("dvc", "plots", "show", cwd=project)
+    script = (project / page.SCRIPT).read_text(encoding="utf-8")
+    (project / page.SCRIPT).unlink()
+    shown = project / "dvc_plots/index.html"
+    content = shown.read_text(encoding="utf-8")
+    vega, lite, embed = re.findall(rf'src="{WEB}([^"]+)"', content)
+    shown.write_text(content.replace(WEB, web), encoding="utf-8")
+    (tmp_path / "web" / vega).write_text("window.first = 1;", encoding="utf-8")
+    (tmp_path / "web" / lite).write_text("window.second = first + 1;", encoding="utf-8")
+    (tmp_path / "web" / embed).write_text(f"second.toFixed();{script}", encoding="utf-8")
+    seen = look(shown, tmp_path / "profile", "MAP * ~NOTFOUND, EXCLUDE 127.0.0.1")
+    assert_all_is_drawn(seen)
