@@ -41,7 +41,7 @@ lock: .venv/installed  ## compile requirements.in to requirements.txt, with the 
 	    requirements.in -o requirements.txt
 
 clean:  ## remove what can be made again: data, models, the environment (not DVC's cache)
-	rm -rf data models dvc_plots .venv
+	rm -rf data models plots/vega.js dvc_plots .venv
 
 help:  ## list these
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
