@@ -9,7 +9,7 @@ import pytest
 import yaml
 from conftest import ROOT, change_params, copy_project, run
 
-STAGES = ("download", "preprocess", "train", "evaluate", "page")
+STAGES = ("environment", "download", "preprocess", "page", "train", "evaluate")
 
 
 @pytest.fixture(scope="module")
