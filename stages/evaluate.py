@@ -11,7 +11,17 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import confusion_matrix
 
-from stages import arrays, calibration, curves, datasets, models, params, pictures, scores
+from stages import (
+    arrays,
+    calibration,
+    curves,
+    datasets,
+    diagnostics,
+    models,
+    params,
+    pictures,
+    scores,
+)
 from stages.atomic import replacing
 from stages.errors import run_stage
 
@@ -22,9 +32,9 @@ PREDICTIONS = Path("plots/confusion.csv")
 PICTURES = Path("plots")
 
 
-def mean_prediction(probabilities: dict[int, np.ndarray]) -> np.ndarray:
+def mean_prediction(probabilities: list[np.ndarray]) -> np.ndarray:
     """The mean over the networks, float32, shape (N, classes)."""
-    return np.mean(list(probabilities.values()), axis=0, dtype=np.float64).astype(np.float32)
+    return np.mean(probabilities, axis=0, dtype=np.float64).astype(np.float32)
 
 
 def evaluate(
@@ -43,7 +53,7 @@ def evaluate(
         the number of images that all of them misread.
         The mean prediction, float32, shape (N, classes).
     """
-    mean = mean_prediction(probabilities)
+    mean = mean_prediction(list(probabilities.values()))
     result = scores.report(labels, mean, classes)
     if len(probabilities) > 1:
         reports = {
@@ -90,11 +100,12 @@ def main() -> None:
     remove_strays(seeds)
     classes = datasets.find(settings.download.dataset).classes
     images, labels = arrays.load_split(arrays.PROCESSED, "test")
-    probabilities, unscaled = {}, {}
-    for seed in seeds:
-        model = models.load(models.path_of(seed), len(classes))
+    networks = {seed: models.load(models.path_of(seed), len(classes)) for seed in seeds}
+    probabilities, unscaled = {}, []
+    for seed, model in networks.items():
         probabilities[seed] = models.predict(model, images)
-        unscaled[seed] = calibration.unscaled(probabilities[seed], calibration.temperature(model))
+        temperature = calibration.temperature(model)
+        unscaled.append(calibration.unscaled(probabilities[seed], temperature))
         print(f"seed {seed}: accuracy {np.mean(probabilities[seed].argmax(1) == labels):.2%}")
     result, mean = evaluate(labels, probabilities, classes)
     heading = {
@@ -102,15 +113,15 @@ def main() -> None:
         "test_images": len(labels),
         "networks": len(seeds),
     }
-    before = mean_prediction(unscaled)
-    result["calibration_error_unscaled"] = scores.calibration_error(labels, before)
+    mean_unscaled = mean_prediction(unscaled)
+    result["calibration_error_unscaled"] = scores.calibration_error(labels, mean_unscaled)
     predicted = mean.argmax(axis=1)
     counts = confusion_matrix(labels, predicted, labels=range(len(classes)))
     result["confusions"] = scores.frequent_confusions(counts, classes)
-    undisputed = np.ones(len(labels), bool)
-    undisputed[disputed_labels(settings.download.dataset)] = False
-    if not undisputed.all():
-        result["accuracy_undisputed"] = float((predicted == labels)[undisputed].mean())
+    disputed = disputed_labels(settings.download.dataset)
+    if len(disputed):
+        undisputed = np.delete(predicted == labels, disputed)
+        result["accuracy_undisputed"] = float(undisputed.mean())
     names = np.array(classes)
     frame = pd.DataFrame(
         {
@@ -120,12 +131,23 @@ def main() -> None:
             "confidence": mean.max(axis=1).astype(np.float64).round(6),
         }
     )
+    shown = images, labels, mean, classes
     drawn = {
         "predictions": pictures.sample_predictions(
-            images, labels, mean, classes, settings.evaluate.samples, settings.evaluate.seed
+            *shown, settings.evaluate.samples, settings.evaluate.seed
         ),
-        "mistakes": pictures.mistakes(images, labels, mean, classes, settings.evaluate.mistakes),
+        "mistakes": pictures.mistakes(*shown, settings.evaluate.mistakes, disputed),
+        "uncertain": pictures.uncertain(*shown, settings.evaluate.uncertain, disputed),
         "confusion_matrix": pictures.confusion_matrix(counts, classes),
+        "class_errors": diagnostics.class_errors(labels, mean, classes),
+        "reliability": diagnostics.reliability(labels, mean, mean_unscaled),
+        "confidence": diagnostics.confidence_histogram(labels, mean),
+        "occlusion": diagnostics.occlusion(
+            *shown,
+            lambda erased: mean_prediction(
+                [models.predict(model, erased) for model in networks.values()]
+            ),
+        ),
         "learning_curves": pictures.learning_curves(
             {seed: curves.read(curves.CURVES / f"seed-{seed}") for seed in seeds}
         ),

@@ -104,10 +104,12 @@ class Evaluate(Section):
 
     samples: images of each class in the picture of sample predictions, drawn with `seed`.
     mistakes: images in the gallery of mistakes, at most.
+    uncertain: images in the gallery of the least certain right answers, at most.
     """
 
     samples: Annotated[int, Field(ge=1, le=20)]
     mistakes: Annotated[int, Field(ge=1, le=400)]
+    uncertain: Annotated[int, Field(ge=1, le=400)]
     seed: Seed
 
 

@@ -1,42 +1,35 @@
-"""The pictures: sample predictions, mistakes, confusion matrix, learning curves.
+"""The pictures of what was read: sample predictions, mistakes, confusion matrix, learning curves.
 
-Right and wrong are told apart by a mark and a frame as well as by colour, in hues that people with
-colour-blindness can tell apart (Okabe and Ito, 2008). The same inputs give the same bytes.
+The same inputs give the same bytes.
 """
 
+import io
+from collections.abc import Collection
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+from PIL import Image
 
+from stages import figures
 from stages.atomic import replacing
+from stages.figures import GREY, MARKERS, SEEDS, SIDE, percent
 
-BLUE, ORANGE = "#0072b2", "#d55e00"  # right, wrong
-GREY = "#666666"
-DPI = 110
-
-matplotlib.rcParams.update(
-    {"font.family": "DejaVu Sans", "axes.spines.top": False, "axes.spines.right": False}
-)
+DPI = 130
+WIDEST = 12.4  # inches: a gallery takes fewer columns rather than be wider
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write `figure` as PNG, without the version of matplotlib that it would put in."""
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=DPI, metadata={"Software": None})
-
-
-def _digit(axes: Axes, image: np.ndarray, caption: str, right: bool) -> None:
-    """One image with its caption: a thin frame if it is right, a thick one if it is wrong."""
-    axes.imshow(image.squeeze(), cmap="gray_r", vmin=0, vmax=1)
-    axes.set(xticks=[], yticks=[])
-    axes.set_xlabel(caption, fontsize=8, color=BLUE if right else ORANGE, labelpad=3)
-    for spine in axes.spines.values():
-        spine.set(visible=True, color=BLUE if right else ORANGE, linewidth=0.6 if right else 2.2)
+    """Write `figure` as PNG of 256 colours, a third the size, without the version of matplotlib."""
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=DPI)
+    with replacing(path) as temporary, Image.open(drawn) as image:
+        colours = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+        colours.save(temporary, format="png", optimize=True)
 
 
 def sample_predictions(
@@ -59,37 +52,30 @@ def sample_predictions(
     """
     rng = np.random.default_rng(seed)
     predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
-    rows, columns = per_class + 1, len(classes)
-    long_names = max(map(len, classes)) > 3
-    gap = "\n" if long_names else "  "
-    figure = Figure(figsize=(1.05 * columns + 0.5, 1.45 * rows + 1.0), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for axes in grid.flat:
-        axes.set_axis_off()
-    for label in range(columns):
+    misread = bool((predicted != labels).any())
+    cell, gap = figures.column_cell(classes)
+    figure, grid = figures.image_grid(
+        rows=per_class + misread,
+        columns=len(classes),
+        cell=cell,
+        above=0.05,
+        title=f"{per_class} random test image{'s' * (per_class > 1)} of each class"
+        + misread * ", and its most confident mistake (last row)",
+        note="Columns: the true class. Below each image: what it was read as and with what "
+        f"probability, ✓ right, ✗ wrong (thick frame). Drawn from {len(labels):,} images.",
+    )
+    for label, column in enumerate(grid.T):
+        figures.caption(column[0], classes[label], -1, fontsize=9.5, weight="bold")
         members = np.flatnonzero(labels == label)
         shown = list(rng.permutation(members)[:per_class])
         shown += [None] * (per_class - len(shown))
         wrong = members[predicted[members] != label]
         shown.append(wrong[confidence[wrong].argmax()] if len(wrong) else None)
-        for axes, index in zip(grid[:, label], shown, strict=True):
+        for axes, index in zip(column, shown, strict=False):  # without mistakes, no last row
             if index is not None:
-                axes.set_axis_on()
-                right = predicted[index] == label
-                caption = f"{'✓' if right else '✗'} {classes[predicted[index]]}"
-                caption += f"{gap}{_percent(confidence[index])}"
-                _digit(axes, images[index], caption, right)
-        grid[0, label].set_title(classes[label], fontsize=9 if long_names else 11, weight="bold")
-    figure.suptitle(
-        f"Test images by their true label (top): {per_class} of each at random,\n"
-        "and in the last row the mistake made with the most confidence, if any",
-        fontsize=11,
-    )
-    figure.supxlabel(
-        "below each: ✓ right or ✗ wrong (thick frame), the prediction, its probability",
-        fontsize=9,
-        color=GREY,
-    )
+                name, right = classes[predicted[index]], predicted[index] == label
+                figures.show(axes, images[index], right)
+                figures.verdict(axes, name, confidence[index], right, gap=gap)
     return figure
 
 
@@ -99,40 +85,94 @@ def mistakes(
     probabilities: np.ndarray,
     classes: tuple[str, ...],
     limit: int,
+    disputed: Collection[int] = (),
 ) -> Figure:
-    """The misread images, most confident first; arguments as of `sample_predictions`."""
-    predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
-    wrong = np.flatnonzero(predicted != labels)
+    """The misread images, most confident first.
+
+    Args:
+        images, labels, probabilities, classes: as of `sample_predictions`.
+        limit: images shown, at most.
+        disputed: indices of images whose label is in doubt; these get a question mark.
+    """
+    confidence = probabilities.max(axis=1)
+    wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
     shown = wrong[np.argsort(-confidence[wrong], kind="stable")][:limit]
-    gap = "\n" if max(map(len, classes)) > 3 else ", "
-    columns = min(max(len(shown), 5), 10)
-    rows = max(-(-len(shown) // columns), 1)
-    figure = Figure(figsize=(1.15 * columns + 0.3, 1.65 * rows + 0.7), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for axes in grid.flat:
-        axes.set_axis_off()
-    for axes, index in zip(grid.flat, shown, strict=False):
-        axes.set_axis_on()
-        caption = f"is {classes[labels[index]]}{gap}read {classes[predicted[index]]}"
-        caption += f"\n{_percent(confidence[index])}  #{index}"
-        _digit(axes, images[index], caption, right=False)
-    figure.suptitle(
-        f"{len(wrong):,} of {len(labels):,} test images are misread"
-        + (f"; the {len(shown)} most confident" if len(shown) < len(wrong) else "")
-        + " (probability, index in the test set)",
-        fontsize=11,
+    title = f"{len(wrong):,} of {len(labels):,} test images are misread"
+    if len(shown) < len(wrong):
+        title += f"; the {len(shown)} most confident"
+    return _gallery(images, labels, probabilities, classes, shown, disputed, title)
+
+
+def uncertain(
+    images: np.ndarray,
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    classes: tuple[str, ...],
+    limit: int,
+    disputed: Collection[int] = (),
+) -> Figure:
+    """The right answers with the least lead over the second guess; arguments as of `mistakes`."""
+    right = np.flatnonzero(probabilities.argmax(axis=1) == labels)
+    second, first = np.partition(probabilities[right], -2, axis=1)[:, -2:].T
+    shown = right[np.argsort(first - second, kind="stable")][:limit]
+    title = f"The {len(shown)} least certain of {len(right):,} right answers"
+    return _gallery(images, labels, probabilities, classes, shown, disputed, title)
+
+
+def _gallery(
+    images: np.ndarray,
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    classes: tuple[str, ...],
+    shown: np.ndarray,
+    disputed: Collection[int],
+    title: str,
+) -> Figure:
+    """The images of the indices `shown`, each with its label and the two most likely classes."""
+    width = figures.cell_width(classes, more=9)
+    rows = -(-len(shown) // max(1, min(10, int(WIDEST / width))))
+    if not rows:
+        return figures.sheet(7, 0, title, "There is no image to show.")[0]
+    note = "Above each image: its label and its number in the test set. Below: the two most likely "
+    note += "classes, ✓ right, ✗ wrong."
+    doubtful = np.isin(shown, list(disputed))
+    if doubtful.any():
+        note += f" (?): people doubt the label itself ({doubtful.sum()} of {len(shown)})."
+    figure, grid = figures.image_grid(
+        rows, -(-len(shown) // rows), (width, SIDE + 0.62), above=0.2, title=title, note=note
     )
+    for axes, index, doubt in zip(grid.flat, shown, doubtful, strict=False):
+        most_likely = np.argsort(-probabilities[index], kind="stable")[:2]
+        figures.show(axes, images[index], most_likely[0] == labels[index])
+        label = classes[labels[index]] + (" (?)" if doubt else "")
+        figures.caption(axes, f"{label}   #{index}", -1)
+        for line, guess in enumerate(most_likely):
+            share = probabilities[index, guess]
+            figures.verdict(axes, classes[guess], share, guess == labels[index], line)
     return figure
 
 
 def confusion_matrix(counts: np.ndarray, classes: tuple[str, ...]) -> Figure:
     """Counts of actual (rows) against predicted (columns); colour shows the share of the row."""
     size = len(classes)
-    figure = Figure(figsize=(0.68 * size + 2.6, 0.6 * size + 1.6), layout="constrained")
-    axes = figure.subplots()
+    wrong = ~np.eye(size, dtype=bool)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    # The square root makes a handful of errors among a thousand visible beside the diagonal.
-    axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1)
+    worst = (shares * wrong).max()
+    errors = counts[wrong].sum()
+    note = "Blue: right. Orange: wrong, the darker the greater the share of the row"
+    note += f" (darkest: {percent(worst)}). Recall: the share of the row that is right."
+    figure = figures.chart(
+        max(0.66 * size + 2.2, 7),
+        0.5 * size + 1.3,
+        f"{errors:,} errors in {counts.sum():,} test images",
+        note if errors else "No image is misread.",
+    )
+    axes = figure.subplots()
+    orange = LinearSegmentedColormap.from_list("errors", ["#fdeee3", "#ee8f4d"])
+    cells = np.ones((size, size, 3))
+    cells[~wrong] = to_rgb("#c6dff0")
+    cells[wrong & (counts > 0)] = orange(shares[wrong & (counts > 0)] / max(worst, 1e-9))[:, :3]
+    axes.imshow(cells, aspect="auto")
     for row, column in np.ndindex(counts.shape):
         count = counts[row, column]
         axes.text(
@@ -141,67 +181,87 @@ def confusion_matrix(counts: np.ndarray, classes: tuple[str, ...]) -> Figure:
             f"{count:,}" if count else "·",
             ha="center",
             va="center",
-            fontsize=9,
-            color="white" if shares[row, column] > 0.3 else "black" if count else "#bbbbbb",
+            color="black" if count else "#aaaaaa",
             weight="bold" if count and row != column else "normal",
         )
     for row in range(size):
         total = max(counts[row].sum(), 1)
-        axes.text(size - 0.3, row, _percent(counts[row, row] / total), va="center", fontsize=9)
-    axes.text(size - 0.3, -0.8, "recall", va="center", fontsize=9, weight="bold")
-    names = {"rotation": 45, "ha": "right"} if max(map(len, classes)) > 3 else {}
-    axes.set_xticks(range(size), classes, **names)
+        axes.text(size - 0.35, row, percent(counts[row, row] / total), va="center")
+    axes.text(size - 0.35, -0.8, "recall", va="center", weight="bold")
+    turned = {"rotation": 35, "ha": "right"} if figures.long_names(classes) else {}
+    axes.set_xticks(range(size), classes, **turned)
     axes.set_yticks(range(size), classes)
-    axes.tick_params(length=0)
+    axes.set_xticks(np.arange(size + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(size + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color="#e5e5e5", linewidth=0.8)
+    axes.tick_params(which="both", length=0)
     axes.spines[:].set_visible(False)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("actual")
-    errors = counts.sum() - np.trace(counts)
-    axes.set_title(
-        f"Confusion matrix: {errors:,} errors in {counts.sum():,} test images", pad=22, fontsize=11
-    )
+    axes.set(xlabel="read as", ylabel="true class")
     return figure
 
 
 def learning_curves(curves: dict[int, pd.DataFrame]) -> Figure:
-    """Error rate and loss by epoch, one line per seed.
+    """Error rate and loss by epoch: a hue and marker per seed, lines dashed for training images.
 
     Args:
         curves: by seed, one row per epoch with train_accuracy, train_loss and, where there is a
             validation set, validation_accuracy, validation_loss.
     """
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    error, loss = figure.subplots(1, 2)
-    for seed, frame in curves.items():
-        epochs = np.arange(1, len(frame) + 1)
-        for split, style, colour in (("train", "--", GREY), ("validation", "-", BLUE)):
+    number, epochs = len(curves), max(map(len, curves.values()))
+    several = number > 1
+    title = f"{number} network{'s' * several}, {epochs} epoch{'s' * (epochs > 1)}"
+    if all("validation_loss" in frame for frame in curves.values()):
+        error = 100 - 100 * np.mean([f["validation_accuracy"].iloc[-1] for f in curves.values()])
+        title += f": {error:.2f} % validation error{' on average' * several} at the end"
+    splits = {"train": ("train (augmented)", "--"), "validation": ("validation", "-")}
+    figure = figures.chart(
+        11,
+        4,
+        title,
+        "Training images are randomly distorted, and scored while the weights still change: they "
+        "can be harder than validation images.",
+    )
+    panels = figure.subplots(1, 2)
+    for index, frame in enumerate(curves.values()):
+        steps = np.arange(1, len(frame) + 1)
+        for split, (_, dashes) in splits.items():
             if f"{split}_loss" in frame:
-                label = {"train": "train (augmented)"}.get(split, split)
-                line = {
-                    "linestyle": style,
-                    "color": colour,
-                    "marker": "." if split == "validation" else "",
-                    "label": label if seed == next(iter(curves)) else None,
-                    "alpha": max(0.4, 1 / len(curves)),
+                style = {
+                    "linestyle": dashes,
+                    "linewidth": 1.6 if split == "validation" else 1.1,
+                    "color": SEEDS[index % len(SEEDS)] if several or split != "train" else GREY,
+                    "marker": MARKERS[index % len(MARKERS)] * (split == "validation"),
+                    "markersize": 4.5,
                 }
-                error.plot(epochs, 100 * (1 - frame[f"{split}_accuracy"]), **line)
-                loss.plot(epochs, frame[f"{split}_loss"], **line)
-    error.set(title="Error rate", ylabel="% of images")
+                panels[0].plot(steps, 100 * (1 - frame[f"{split}_accuracy"]), **style)
+                panels[1].plot(steps, frame[f"{split}_loss"], **style)
+    error, loss = panels
+    error.set(title="error rate", ylabel="% of images")
     if any((line.get_ydata() > 0).any() for line in error.lines):
         error.set_yscale("log", nonpositive="mask")  # no error has no place on a log axis: a gap
         error.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         error.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         error.yaxis.set_minor_locator(NullLocator())
-    loss.set(title="Loss (cross-entropy with label smoothing)", ylabel="nats")
-    for axes in (error, loss):
+    loss.set(title="loss (cross-entropy with label smoothing)", ylabel="nats")
+    for axes in panels:
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(color="#dddddd", linewidth=0.6)
-        axes.legend(frameon=False)
-    figure.suptitle(f"Training, {len(curves)} network{'s' * (len(curves) > 1)}", fontsize=11)
+        axes.grid()
+    keys = [
+        Line2D([], [], color="black" if several else line.get_color(), label=label, ls=dashes)
+        for (split, (label, dashes)), line in zip(splits.items(), error.lines, strict=False)
+    ]
+    if several:
+        keys += [
+            Line2D(
+                [],
+                [],
+                linestyle="",
+                marker=MARKERS[index % len(MARKERS)],
+                color=SEEDS[index % len(SEEDS)],
+                label=f"seed {seed}",
+            )
+            for index, seed in enumerate(curves)
+        ]
+    loss.legend(handles=keys, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
-
-
-def _percent(share: float) -> str:
-    """A share in per cent with no more digits than it needs: 100 % only when it is all."""
-    return "100 %" if share == 1 else f"{min(100 * share, 99.9):.1f} %"

@@ -1,6 +1,5 @@
 """The stage `evaluate`: its numbers against hand computations, scikit-learn and numpy; its files by
-`main` on `digits`; and its pictures, drawn for what real runs seldom show, with a look at whether
-all that is written in them can be read.
+`main` on `digits`. What is in the pictures: test_pictures.py.
 """
 
 import contextlib
@@ -16,20 +15,25 @@ import pandas as pd
 import pytest
 from conftest import ROOT, change_params, record_environment
 from matplotlib import image as png
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.path import Path as Outline
-from matplotlib.text import Text
 from scipy.special import softmax
 from sklearn import metrics as sklearn_metrics
 
-from stages import datasets, download, evaluate, pictures, preprocess, scores, train
+from stages import datasets, download, evaluate, preprocess, scores, train
 from stages.errors import UserError
 from stages.runtime import keras
 
-PNGS = ("predictions", "mistakes", "confusion_matrix", "learning_curves")
+PNGS = (
+    "predictions",
+    "mistakes",
+    "uncertain",
+    "confusion_matrix",
+    "class_errors",
+    "reliability",
+    "confidence",
+    "occlusion",
+    "learning_curves",
+)
 DIGITS = datasets.DIGITS
-CLOTHES = datasets.find("fashion_mnist").classes
 
 
 # --- Numbers
@@ -194,6 +198,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         train__network__filters=[4, 8, 8],
         evaluate__samples=1,
         evaluate__mistakes=5,
+        evaluate__uncertain=5,
     )
     record_environment(folder)
     run(download.main, folder)
@@ -387,236 +392,3 @@ def test_a_missing_input_is_refused_and_the_outputs_stay(folder: Path, name: str
     assert command in str(caught.value)
     assert "\n" not in str(caught.value)
     assert written(folder) == before
-
-
-# --- Pictures
-
-
-def picture_case(count: int, classes: tuple[str, ...], mistakes: int | None = None) -> tuple:
-    """Images, labels and probabilities with that many mistakes, `None` for as good as all."""
-    rng = np.random.default_rng(0)
-    images = rng.random((count, 28, 28, 1), np.float32)
-    labels = np.arange(count) % len(classes)
-    mistakes = count if mistakes is None else mistakes
-    shifts = rng.integers(1, len(classes), count) * (np.arange(count) < mistakes)
-    probabilities = np.full((count, len(classes)), 0.0001, np.float32)
-    probabilities[np.arange(count), (labels + shifts) % len(classes)] = 0.999
-    return images, labels, probabilities, classes
-
-
-def counts_of(labels: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...]):
-    predicted = probabilities.argmax(axis=1)
-    return sklearn_metrics.confusion_matrix(labels, predicted, labels=range(len(classes)))
-
-
-def draw(figure: Figure) -> list[Text]:
-    """Draw `figure` and return the texts that are seen."""
-    figure.dpi = pictures.DPI
-    drawn, draw_text = [], Text.draw
-
-    def record(text: Text, renderer) -> None:
-        if text.get_visible() and text.get_text().strip():
-            drawn.append(text)
-        draw_text(text, renderer)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Text, "draw", record)
-        FigureCanvasAgg(figure).draw()
-    return drawn
-
-
-def texts_of(figure: Figure) -> list[str]:
-    return [text.get_text() for text in draw(figure)]
-
-
-def outline(text: Text) -> Outline:
-    """The rectangle around a text, turned as the text is."""
-    renderer = text.get_figure(root=True).canvas.get_renderer()
-    box, angle = text.get_window_extent(renderer), np.radians(text.get_rotation())
-    text.set_rotation(0)
-    level = text.get_window_extent(renderer)
-    text.set_rotation(np.degrees(angle))
-    centre = (box.p0 + box.p1) / 2
-    corners = (level.corners()[[0, 1, 3, 2, 0]] - (level.p0 + level.p1) / 2) @ np.array(
-        [[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]
-    )
-    return Outline(corners + centre, closed=True)
-
-
-def assert_readable(figure: Figure) -> None:
-    """All texts lie inside the figure, and none over another."""
-    outlines = {text: outline(text) for text in draw(figure)}
-    assert outlines
-    width, height = figure.canvas.get_width_height()
-    for text, shape in outlines.items():
-        low, high = shape.vertices.min(axis=0), shape.vertices.max(axis=0)
-        inside = (low >= -1).all() and high[0] <= width + 1 and high[1] <= height + 1
-        assert inside, f"{text.get_text()!r} is cut off"
-    checked = list(outlines.items())
-    for number, (text, shape) in enumerate(checked):
-        for other, other_shape in checked[:number]:
-            assert not shape.intersects_path(other_shape, filled=True), (
-                f"{text.get_text()!r} overlaps {other.get_text()!r}"
-            )
-
-
-def test_overlapping_and_cut_off_texts_are_found():
-    figure = Figure(figsize=(6, 4))
-    figure.text(0.5, 0.5, "one")
-    figure.text(0.5, 0.8, "two")
-    assert_readable(figure)
-    late = figure.text(0.49, 0.51, "three", rotation=30)
-    with pytest.raises(AssertionError, match="overlaps"):
-        assert_readable(figure)
-    late.set(x=0.98, y=0.2)
-    with pytest.raises(AssertionError, match="cut off"):
-        assert_readable(figure)
-
-
-NAMES = pytest.mark.parametrize("classes", [DIGITS, CLOTHES], ids=["digits", "long names"])
-
-
-@NAMES
-def test_sample_predictions_can_be_read(classes: tuple[str, ...]):
-    case = picture_case(40, classes, mistakes=20)
-    assert_readable(pictures.sample_predictions(*case, per_class=2, seed=0))
-
-
-@NAMES
-@pytest.mark.parametrize("mistakes", [1, 25])
-def test_mistakes_can_be_read(classes: tuple[str, ...], mistakes: int):
-    case = picture_case(10_000, classes, mistakes)
-    assert_readable(pictures.mistakes(*case, limit=20))
-
-
-@pytest.mark.parametrize(
-    "classes",
-    [DIGITS, CLOTHES, tuple(f"a long name, no. {number}" for number in range(10))],
-    ids=["digits", "long names", "longer names"],
-)
-def test_confusion_matrix_can_be_read(classes: tuple[str, ...]):
-    _, labels, probabilities, _ = picture_case(10_000, classes, mistakes=300)
-    counts = counts_of(labels, probabilities, classes)
-    assert_readable(pictures.confusion_matrix(counts, classes))
-
-
-def curves_of(epochs: int, seeds: int, validation: bool = True) -> dict[int, pd.DataFrame]:
-    def frame(seed: int) -> pd.DataFrame:
-        decay = np.exp(-np.arange(epochs) / 2 - seed / 10)
-        columns = {"train_accuracy": 1 - 0.5 * decay, "train_loss": 0.5 + decay}
-        if validation:
-            columns |= {
-                "validation_accuracy": 1 - 0.3 * decay,
-                "validation_loss": 0.5 + 0.8 * decay,
-            }
-        return pd.DataFrame(columns)
-
-    return {seed: frame(seed) for seed in range(seeds)}
-
-
-@pytest.mark.parametrize(
-    ("epochs", "seeds", "validation"), [(1, 1, True), (8, 3, True), (200, 1, False)]
-)
-def test_learning_curves_can_be_read(epochs: int, seeds: int, validation: bool):
-    figure = pictures.learning_curves(curves_of(epochs, seeds, validation))
-    assert_readable(figure)
-    assert ("validation" in texts_of(figure)) == validation
-
-
-def test_learning_curves_without_a_single_error_can_be_drawn():
-    curves = curves_of(3, 1)
-    curves[0]["train_accuracy"] = curves[0]["validation_accuracy"] = 1.0
-    assert_readable(pictures.learning_curves(curves))
-
-
-def test_sample_predictions_show_the_predictions_of_all_classes():
-    images, labels, probabilities, classes = picture_case(20, ("ant", "bee"), mistakes=0)
-    probabilities[0] = [0.25, 0.75]  # an ant
-    probabilities[2] = [0.375, 0.625]  # another, with less confidence
-    texts = texts_of(
-        pictures.sample_predictions(images, labels, probabilities, classes, per_class=20, seed=0)
-    )
-    assert {"ant", "bee"} <= set(texts)
-    wrong = [text for text in texts if "✗" in text and "bee" in text and "%" in text]
-    assert sum("75.0 %" in text for text in wrong) == 2  # among all ants, and as the worst
-    assert sum("62.5 %" in text for text in wrong) == 1
-    assert sum("✓ ant" in text for text in texts) == 8
-    assert sum("✓ bee" in text for text in texts) == 10
-
-
-def test_sample_predictions_are_drawn_by_the_seed():
-    case = picture_case(200, ("ant", "bee"), mistakes=0)
-    case[2][:] = np.random.default_rng(0).random(case[2].shape)  # to tell the images by captions
-
-    def captions(seed: int) -> list[str]:
-        return texts_of(pictures.sample_predictions(*case, per_class=1, seed=seed))
-
-    assert captions(0) == captions(0) != captions(1)
-
-
-def test_mistakes_come_most_confident_first_and_no_more_than_the_limit():
-    images, labels, probabilities, classes = picture_case(30, DIGITS, mistakes=0)
-    for index, confidence in ((3, 0.6), (17, 0.9), (21, 0.7), (4, 0.8)):
-        probabilities[index] = 0
-        probabilities[index, (labels[index] + 1) % 10] = confidence
-    texts = texts_of(pictures.mistakes(images, labels, probabilities, classes, limit=3))
-    captions = [text for text in texts if "#" in text]
-    assert [caption.split("#")[1] for caption in captions] == ["17", "4", "21"]
-    assert "is 7, read 8" in captions[0]
-    assert "90.0 %" in captions[0]
-    assert any("4 of 30 test images" in text and "the 3 most" in text for text in texts)
-
-
-def test_perfect_predictions_have_no_mistakes_to_show():
-    case = picture_case(50, DIGITS, mistakes=0)
-    figure = pictures.mistakes(*case, limit=20)
-    assert_readable(figure)
-    (heading,) = texts_of(figure)
-    assert heading.startswith("0 of 50 test images")
-    texts = texts_of(pictures.sample_predictions(*case, per_class=1, seed=0))
-    assert not any("✗" in text and "%" in text for text in texts)
-    counts = counts_of(case[1], case[2], DIGITS)
-    assert any(
-        " 0 errors in 50" in text for text in texts_of(pictures.confusion_matrix(counts, DIGITS))
-    )
-
-
-@pytest.mark.filterwarnings("error")
-def test_classes_without_images_stay_empty():
-    images, labels, probabilities, classes = picture_case(30, DIGITS, mistakes=0)
-    keep = labels < 7
-    case = images[keep], labels[keep], probabilities[keep], classes
-    texts = texts_of(pictures.sample_predictions(*case, per_class=2, seed=0))
-    assert set(DIGITS) <= set(texts)
-    assert sum("✓" in text and "%" in text for text in texts) == 7 * 2
-    assert_readable(pictures.mistakes(*case, limit=5))
-    figure = pictures.confusion_matrix(counts_of(case[1], case[2], classes), classes)
-    assert_readable(figure)
-    assert not any("nan" in text for text in texts_of(figure))
-
-
-def test_confusion_matrix_shows_all_counts():
-    counts = np.array([[5, 2, 0], [0, 1234, 1], [3, 0, 4]])
-    texts = texts_of(pictures.confusion_matrix(counts, ("a", "b", "c")))
-    for text in ("5", "2", "1,234", "1", "3", "4", "71.4 %", "99.9 %", "57.1 %"):
-        assert texts.count(text) == 1, text
-    assert texts.count("·") == 3
-    assert any("6 errors in 1,249" in text for text in texts)
-
-
-def test_only_all_is_called_100_per_cent():
-    counts = np.array([[9_999_999, 1], [0, 10]])
-    texts = texts_of(pictures.confusion_matrix(counts, ("a", "b")))
-    assert texts.count("100 %") == 1
-    assert texts.count("99.9 %") == 1
-
-
-def test_a_picture_is_saved_with_the_same_bytes(tmp_path: Path):
-    saved = []
-    for name in ("a.png", "b.png"):
-        path = tmp_path / "new" / name
-        pictures.save(pictures.confusion_matrix(np.eye(3, dtype=int), ("a", "b", "c")), path)
-        saved.append(path.read_bytes())
-    assert saved[0] == saved[1]
-    assert b"Software" not in saved[0]
-    assert len(list((tmp_path / "new").iterdir())) == 2

@@ -32,6 +32,7 @@ OUT_OF_RANGE = {
     "train.augment.shear": [-0.1, 1.0, math.nan, math.inf],
     "evaluate.samples": [0, 21],
     "evaluate.mistakes": [0, 401],
+    "evaluate.uncertain": [0, 401],
     "evaluate.seed": [-1, 2**31],
 }
 WRONG_TYPE = {
@@ -53,6 +54,7 @@ WRONG_TYPE = {
     "train.augment.shear": ["0.1", True],
     "evaluate.samples": ["5", 5.0, True],
     "evaluate.mistakes": ["60", 60.0, True],
+    "evaluate.uncertain": ["20", 20.0, None],
     "evaluate.seed": ["0", 0.0, False],
 }
 LISTS = [  # the key, its value, the key that the message names, what the message says was found
