@@ -1,10 +1,13 @@
 """Trained networks as .keras files: the same bytes for the same weights, and data only.
 
 Keras puts the time of saving (twice) and addresses in memory into the archive, and writes in place;
-this does none of it. It loads in Keras' safe mode, which refuses files that carry code.
+this does none of it. A file is looked through before Keras sees it: it holds what `save` writes, is
+not compressed, and names Keras' own layers only. Keras then loads it in its safe mode, which
+refuses layers that carry code.
 """
 
 import json
+import stat
 import zipfile
 from pathlib import Path
 
@@ -16,6 +19,8 @@ from stages.runtime import keras
 
 MODELS = Path("models")  # one network per seed
 BATCH = 1000  # images at a time in prediction: enough to keep the cores busy
+MEMBERS = ["config.json", "metadata.json", "model.weights.h5"]  # of a .keras archive
+MODULES = {"keras", "keras.initializers", "keras.layers", "keras.src.models.functional"}
 
 
 def path_of(seed: int) -> Path:
@@ -50,6 +55,36 @@ def _rewrite(source: Path, target: Path) -> None:
             new.writestr(zipfile.ZipInfo(name), data)  # a ZipInfo's time is 1980 unless set
 
 
+def _check(path: Path) -> None:
+    """Raise ValueError or zipfile.BadZipFile if `save` cannot have written `path`."""
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        names = sorted(entry.filename for entry in entries)
+        if names != MEMBERS:
+            raise ValueError(f"expected the members {MEMBERS}, found {names}")
+        if (
+            not all(
+                entry.compress_type == zipfile.ZIP_STORED
+                and not stat.S_ISLNK(entry.external_attr >> 16)
+                and entry.file_size == entry.compress_size
+                for entry in entries
+            )
+            or sum(entry.file_size for entry in entries) > path.stat().st_size
+        ):
+            raise ValueError("expected plain members, found compressed or linked ones")
+        json.loads(archive.read("config.json"), object_hook=_check_class)
+
+
+def _check_class(content: dict) -> dict:
+    """Raise ValueError if an object of a network's config would be made by other than Keras."""
+    name, module = content.get("class_name"), content.get("module")
+    if name == "__keras_tensor__" or "class_name" not in content and "module" not in content:
+        return content
+    if module not in MODULES or content.get("registered_name") not in (None, "Functional"):
+        raise ValueError(f"expected Keras' own layers, found {name!r} of module {module!r}")
+    return content
+
+
 def load(path: Path, classes: int) -> keras.Model:
     """The network in `path`, for prediction.
 
@@ -63,6 +98,7 @@ def load(path: Path, classes: int) -> keras.Model:
     if not path.is_file():
         raise UserError(f"{path} not found: run `dvc repro` to train it")
     try:
+        _check(path)
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises many types on a damaged file
         reason = " ".join(str(error).split())[:200]

@@ -16,6 +16,7 @@ from pydantic import (
     Field,
     ValidationError,
 )
+from yaml.composer import ComposerError
 
 from stages.errors import UserError
 
@@ -122,6 +123,22 @@ class Params(Section):
     evaluate: Evaluate
 
 
+LONGEST = 1000  # characters of a value: far more than any here, and few enough to be shown
+
+
+class _Loader(yaml.SafeLoader):
+    """Makes plain values only, and refuses what could unfold to more than the file's own size."""
+
+    def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node:
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent):
+            raise ComposerError(None, None, "aliases (*name) are not allowed", event.start_mark)
+        if isinstance(event, yaml.ScalarEvent) and len(event.value) > LONGEST:
+            text = f"more than {LONGEST} characters are not allowed"
+            raise ComposerError(None, None, text, event.start_mark)
+        return super().compose_node(parent, index)
+
+
 def load(path: Path = Path("params.yaml")) -> Params:
     """Read and check params.yaml.
 
@@ -130,16 +147,23 @@ def load(path: Path = Path("params.yaml")) -> Params:
             type or out of range; the message names each such key, what was expected and found.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path} not found: run the stages from the project's folder") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    try:
+        content = yaml.load(text.decode(), _Loader)
+    except Exception as error:  # PyYAML raises many types on odd tags
+        raise UserError(_one_line(f"{path} is not valid YAML: {error}")) from None
     try:
         return Params.model_validate(content)
     except ValidationError as error:
         faults = dict.fromkeys(_describe(fault) for fault in error.errors())
-        raise UserError(f"{path}: {'; '.join(faults)}") from None
+        raise UserError(_one_line(f"{path}: {'; '.join(faults)}")) from None
+
+
+def _one_line(text: str) -> str:
+    """`text` without line ends and without what a terminal would obey instead of showing it."""
+    return "".join(char if char.isprintable() else "\ufffd" for char in " ".join(text.split()))
 
 
 def _describe(fault: dict) -> str:

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,16 @@ def run(*command: str, cwd: Path, check: bool = True, **environment: str):
     if check and result.returncode:
         raise AssertionError(f"{command} failed:\n{result.stdout}\n{result.stderr}")
     return result
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the sums of what the tests that passed counted with `record_property`."""
+    counts = Counter()
+    for report in terminalreporter.stats.get("passed", []):
+        for what, number in report.user_properties:
+            counts[what] += number
+    for what, number in counts.items():
+        terminalreporter.write_line(f"{what}: {number:,}")
 
 
 @pytest.fixture

@@ -5,6 +5,11 @@ what is damaged, unsafe or of another shape is refused by one line that names th
 import contextlib
 import io
 import json
+import os
+import pickle
+import stat
+import tracemalloc
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +18,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, run
 
-from stages import models, network
+from stages import arrays, models, network
 from stages.errors import UserError
 from stages.params import Network
 from stages.runtime import keras
@@ -206,6 +211,215 @@ def test_a_file_that_carries_code_is_refused_and_the_code_not_run(
     assert not trace.exists()
     keras.saving.load_model(path, safe_mode=False)  # the file is what this test takes it for
     assert trace.exists()
+
+
+Parts = dict[str, bytes]  # of an archive, by name
+
+
+def stored(path: Path, parts: Parts, **options: object) -> None:
+    with zipfile.ZipFile(path, "w", **options) as archive:
+        for name, data in parts.items():
+            archive.writestr(name, data)
+
+
+def with_class(parts: Parts, **entry: object) -> Parts:
+    """`parts` with one layer's config replaced."""
+    config = json.loads(parts["config.json"])
+    config["config"]["layers"][1] |= entry
+    return parts | {"config.json": json.dumps(config).encode()}
+
+
+def pickled() -> bytes:
+    class Intruder:
+        def __reduce__(self):
+            return os.mkdir, ("trace",)
+
+    return pickle.dumps(Intruder())
+
+
+def h5_file(path: Path, parts: Parts) -> None:
+    """The older format under the newer name, with a layer that carries code."""
+    intrude = keras.layers.Lambda(lambda x: (os.mkdir("trace"), x)[1], output_shape=(28, 28, 1))
+    model = keras.Sequential([keras.Input((28, 28, 1)), intrude])
+    legacy = path.with_suffix(".h5")
+    model.save(legacy)
+    legacy.rename(path)
+
+
+def symbolic_link(path: Path, parts: Parts) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in parts.items():
+            entry = zipfile.ZipInfo(name)
+            if name == "model.weights.h5":
+                entry.external_attr, data = (stat.S_IFLNK | 0o777) << 16, b"/etc/passwd"
+            archive.writestr(entry, data)
+
+
+def repeated(path: Path, parts: Parts) -> None:
+    with warnings.catch_warnings(), zipfile.ZipFile(path, "w") as archive:
+        warnings.simplefilter("ignore")
+        for name, data in [*parts.items(), *parts.items()]:
+            archive.writestr(name, data)
+
+
+def zip_bomb(path: Path, parts: Parts) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name, data in parts.items():
+            if name == "model.weights.h5":
+                with archive.open(name, "w", force_zip64=True) as member:
+                    for _ in range(1024):
+                        member.write(bytes(2**20))
+            else:
+                archive.writestr(name, data)
+
+
+def lying_sizes(path: Path, parts: Parts) -> None:
+    """Stored members, one of which is said to have 4 GB."""
+    stored(path, parts)
+    data = bytearray(path.read_bytes())
+    entry = data.rindex(b"PK\x01\x02")
+    data[entry + 20 : entry + 28] = b"\xff\xff\xff\xfe" * 2
+    path.write_bytes(data)
+
+
+def weights_with(change: Callable[[object, str], None]) -> Callable[[Path, Parts], None]:
+    """An archive whose first array of weights `change(group, name)` has replaced."""
+
+    def make(path: Path, parts: Parts) -> None:
+        import h5py
+
+        weights = io.BytesIO(parts["model.weights.h5"])
+        with h5py.File(weights, "r+") as file:
+            names = []
+            file.visit(names.append)
+            first = next(file[name] for name in names if isinstance(file[name], h5py.Dataset))
+            group, name, shape = first.parent, first.name.split("/")[-1], first.shape
+            del group[name]
+            change(group, name, shape)
+        stored(path, parts | {"model.weights.h5": weights.getvalue()})
+
+    return make
+
+
+def external(group: object, name: str, shape: tuple[int, ...]) -> None:
+    """The values are those of another file of this machine."""
+    Path("secret").write_bytes(bytes(4 * int(np.prod(shape))))
+    group.create_dataset(name, shape, "f4", external=[("secret", 0, 4 * int(np.prod(shape)))])
+
+
+def external_link(group: object, name: str, shape: tuple[int, ...]) -> None:
+    import h5py
+
+    with h5py.File("secret.h5", "w") as file:
+        file["values"] = np.zeros(shape, "f4")
+    group[name] = h5py.ExternalLink("secret.h5", "values")
+
+
+def huge(group: object, name: str, shape: tuple[int, ...]) -> None:
+    """16 GB of zeros, in a few hundred bytes."""
+    group.create_dataset(name, (2**32,), "f4", chunks=(2**20,), compression="gzip")
+
+
+def other_class(**entry: object) -> Callable[[Path, Parts], None]:
+    return lambda path, parts: stored(path, with_class(parts, **entry))
+
+
+def extra(name: str) -> Callable[[Path, Parts], None]:
+    return lambda path, parts: stored(path, parts | {name: b"trace"})
+
+
+HOSTILE = {
+    "h5 by the name of keras": h5_file,
+    "pickle": lambda path, parts: path.write_bytes(pickled()),
+    "pickle for config": lambda path, parts: stored(path, parts | {"config.json": pickled()}),
+    "pickle for weights": lambda path, parts: stored(path, parts | {"model.weights.h5": pickled()}),
+    "module os": other_class(module="os", class_name="mkdir", config={"path": "trace"}),
+    "module builtins": other_class(
+        module="builtins", class_name="exec", config={"source": "import os; os.mkdir('trace')"}
+    ),
+    "function": other_class(module="builtins", class_name="function", config="exec"),
+    "registered name": other_class(registered_name="os>mkdir"),
+    "module of the folder": other_class(module="intruder", class_name="Intruder"),
+    "no module": other_class(module=None),
+    "module of Keras that is no layer": other_class(
+        module="keras.utils", class_name="get_file", config={"origin": "file:///etc/passwd"}
+    ),
+    "layer that reads a file": other_class(
+        class_name="StringLookup", config={"vocabulary": "/etc/passwd", "name": "crop"}
+    ),
+    "layer that loads TensorFlow's own format": other_class(
+        class_name="TFSMLayer", config={"filepath": "model", "name": "crop"}
+    ),
+    "path upwards": extra("../trace"),
+    "absolute path": lambda path, parts: extra(f"{Path.cwd()}/trace")(path, parts),
+    "extra member": extra("assets/vocabulary.txt"),
+    "extra code": extra("intruder.py"),
+    "symbolic link": symbolic_link,
+    "members twice": repeated,
+    "compressed": lambda path, parts: stored(path, parts, compression=zipfile.ZIP_DEFLATED),
+    "zip bomb": zip_bomb,
+    "lying sizes": lying_sizes,
+    "weights of another file": weights_with(external),
+    "weights by a link to another file": weights_with(external_link),
+    "weights that unpack to 16 GB": weights_with(huge),
+}
+
+
+@pytest.mark.parametrize("make", HOSTILE.values(), ids=HOSTILE)
+def test_a_hostile_file_is_refused_unread_and_unrun(
+    make: Callable[[Path, Parts], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    record_property: Callable[[str, int], None],
+):
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    monkeypatch.chdir(inside)
+    monkeypatch.syspath_prepend(inside)
+    Path("intruder.py").write_text("import os\nos.mkdir('trace')\n")
+    path = Path("seed-0.keras")
+    models.save(small_network(), path)
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    make(path, parts)
+    before = sorted(tmp_path.rglob("*"))
+    tracemalloc.start()
+    try:
+        refusal(path)
+        assert tracemalloc.get_traced_memory()[1] < 100e6
+    finally:
+        tracemalloc.stop()
+    assert sorted(tmp_path.rglob("*")) == before, "something was run or unpacked"
+    record_property("hostile models refused", 1)
+
+
+def test_the_hostile_files_differ_from_a_good_one_only_in_what_they_carry(saved: Path):
+    """Put together as they are, but with nothing hostile in it, a file is taken."""
+    with zipfile.ZipFile(saved) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    stored(saved, with_class(parts))
+    models.load(saved, CLASSES)
+    weights_with(lambda group, name, shape: group.create_dataset(name, shape, "f4"))(saved, parts)
+    models.load(saved, CLASSES)
+
+
+def test_an_array_is_never_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+
+    class Intruder:
+        def __reduce__(self):
+            return os.mkdir, ("trace",)
+
+    np.save("train_images.npy", np.array([Intruder()], object), allow_pickle=True)
+    Path("renamed.npy").write_bytes(pickled())
+    np.savez("archive.npz", images=np.zeros(3))
+    Path("archive.npz").rename("archive.npy")
+    for name in ("train_images.npy", "renamed.npy", "archive.npy"):
+        with pytest.raises(UserError, match=name):
+            arrays.load(Path(name))
+    assert not Path("trace").exists()
+    np.load("train_images.npy", allow_pickle=True)  # the file is what this test takes it for
+    assert Path("trace").exists()
 
 
 @pytest.mark.parametrize("classes", [9, 11])
