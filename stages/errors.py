@@ -1,5 +1,6 @@
 """How a stage fails: one clear message, a non-zero exit code, no traceback for a user's mistake."""
 
+import signal
 import sys
 from collections.abc import Callable
 
@@ -20,6 +21,7 @@ def run_stage(main: Callable[[], None]) -> None:
     Anything else is a bug in the pipeline and keeps its traceback.
     """
     try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # see stages/__init__.py
         main()
     except UserError as error:
         sys.exit(_fail(str(error), error.exit_code))

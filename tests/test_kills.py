@@ -1,0 +1,187 @@
+"""Killed at any moment, the pipeline loses nothing: the next `dvc repro` ends as if undisturbed.
+
+Chains of kills: `dvc repro` is killed, started again, killed again, in every stage and in DVC's own
+work between stages; at the end of a chain one run may finish, and all that it leaves is compared,
+byte for byte, with an undisturbed run. Moments are drawn at random within a stage's duration.
+"""
+
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, copy_project, run
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(os.name != "posix", reason="kills a POSIX process group"),
+]
+CHAINS = 5
+KILLS = 5  # of each stage, and of DVC before its first stage, per chain
+STARTS = re.compile(r"^Running stage '(.+)'", re.MULTILINE)
+KEPT = (".gitignore", ".dvcignore", "params.yaml", "dvc.yaml", ".dvc/config", ".dvc/.gitignore")
+
+
+def contents(project: Path) -> dict[str, bytes]:
+    """All files of a project but those of Git, DVC's cache and DVC's temporary ones."""
+    return {
+        path.relative_to(project).as_posix(): path.read_bytes()
+        for path in sorted(project.rglob("*"))
+        if path.is_file()
+        and not path.relative_to(project).as_posix().startswith((".git/", ".dvc/cache", ".dvc/tmp"))
+        and "__pycache__" not in path.parts
+    }
+
+
+class Repro:
+    """A `dvc repro` in a process group of its own, whose output can be watched."""
+
+    def __init__(self, project: Path) -> None:
+        self.log = project.parent / "log"
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        with open(self.log, "wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "dvc", "repro"],
+                cwd=project,
+                env=os.environ | {"PATH": path, "PYTHONUNBUFFERED": "1"},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+    @property
+    def stages(self) -> list[str]:
+        """Those that have begun, in order."""
+        return STARTS.findall(self.output)
+
+    def wait_for(self, stage: str | None) -> float:
+        """Wait until a stage begins (None: DVC itself) or all ends; return the time."""
+        while self.process.poll() is None and stage and stage not in self.stages:
+            time.sleep(0.01)
+        return time.monotonic()
+
+    def send(self, number: int) -> None:
+        """Send a signal to all processes of the group, and wait until they have ended."""
+        os.killpg(self.process.pid, number)
+        self.process.wait(60)
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            try:
+                os.killpg(self.process.pid, 0)
+            except ProcessLookupError:
+                return
+            time.sleep(0.01)
+        raise AssertionError("a process of the group lives on")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, dict[str | None, float]]:
+    """What an undisturbed run leaves, and the seconds that DVC's start and each stage took."""
+    project = copy_project(tmp_path_factory.mktemp("undisturbed") / "project")
+    repro = Repro(project)
+    times = {None: time.monotonic()}
+    while repro.process.poll() is None:
+        for stage in repro.stages:
+            times.setdefault(stage, time.monotonic())
+        time.sleep(0.01)
+    assert repro.process.returncode == 0, repro.output
+    ends = [*list(times.values())[1:], time.monotonic()]
+    return contents(project), {
+        stage: end - begin for (stage, begin), end in zip(times.items(), ends, strict=True)
+    }
+
+
+def end_undisturbed(project: Path, expected: dict[str, bytes]) -> None:
+    """One run finishes by itself, and files, cache and Git's view of them are as they should be."""
+    last = run("dvc", "repro", cwd=project, check=False)
+    assert last.returncode == 0, last.stdout + last.stderr
+    found = contents(project)
+    assert found.keys() == expected.keys()
+    assert [name for name in found if found[name] != expected[name]] == []
+    assert "up to date" in run("dvc", "status", cwd=project).stdout
+    for folder in ("data", "models"):
+        shutil.rmtree(project / folder)
+    run("dvc", "checkout", cwd=project)
+    assert contents(project) == expected, "DVC's cache holds something else"
+
+
+def interrupt(
+    project: Path, stage: str | None, seconds: float, number: int
+) -> Iterator[tuple[str, str]]:
+    """Start a run, send it a signal `seconds` after a stage has begun.
+
+    Yields (the stage that was running, all output), or nothing if the run had ended by then.
+    """
+    repro = Repro(project)
+    moment = repro.wait_for(stage) + seconds
+    while repro.process.poll() is None and time.monotonic() < moment:
+        time.sleep(0.005)
+    if repro.process.poll() is None:
+        repro.send(number)
+        yield (repro.stages or ["DVC's start"])[-1], repro.output
+    else:
+        assert repro.process.returncode == 0, repro.output
+
+
+@pytest.mark.parametrize("seed", range(CHAINS))
+def test_after_any_kills_a_run_ends_with_the_same_bytes(
+    seed: int,
+    undisturbed: tuple[dict, dict],
+    tmp_path: Path,
+    record_property: Callable[[str, int], None],
+):
+    expected, durations = undisturbed
+    project = copy_project(tmp_path / "project")
+    draw = random.Random(seed)
+    for stage, duration in durations.items():
+        for _ in range(KILLS):
+            for running, _ in interrupt(project, stage, draw.uniform(0, duration), signal.SIGKILL):
+                record_property(f"kills survived, {running}", 1)
+                record_property("kills survived, in all", 1)
+            for name in KEPT:
+                assert (project / name).read_bytes() == expected[name], name
+    end_undisturbed(project, expected)
+
+
+def test_ctrl_c_ends_with_a_clean_message_and_loses_nothing(
+    undisturbed: tuple[dict, dict],
+    tmp_path: Path,
+    record_property: Callable[[str, int], None],
+):
+    expected, durations = undisturbed
+    project = copy_project(tmp_path / "project")
+    for stage, duration in durations.items():
+        for share in (0.3, 0.6, 0.9):  # a stage's first steps and DVC's own are Python's
+            for running, output in interrupt(project, stage, share * duration, signal.SIGINT):
+                assert "Traceback" not in output, output
+                assert re.search("interrupted|failed to reproduce", output), output
+                record_property(f"Ctrl-C survived, {running}", 1)
+            for name in KEPT:
+                assert (project / name).read_bytes() == expected[name], name
+    end_undisturbed(project, expected)
+
+
+@pytest.mark.parametrize("remains", ["", "{", '{"write": {}}'])
+def test_make_runs_though_a_kill_left_dvc_a_lock_file_half_written(
+    remains: str, undisturbed: tuple[dict, dict], tmp_path: Path
+):
+    """DVC opens .dvc/tmp/rwlock for writing, and fills it a moment later."""
+    project = copy_project(tmp_path / "project")
+    shutil.copy(ROOT / "Makefile", project)
+    (project / ".dvc/tmp").mkdir()
+    (project / ".dvc/tmp/rwlock").write_text(remains)
+    result = run("make", "-o", ".venv/installed", "run", cwd=project, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    (project / "Makefile").unlink()
+    assert contents(project) == undisturbed[0]
