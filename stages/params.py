@@ -114,6 +114,16 @@ class Evaluate(Section):
     seed: Seed
 
 
+class Robustness(Section):
+    """On which test images the corruptions of stages/corruptions.py are tried.
+
+    images: how many, drawn with `seed`; all if there are fewer. `seed` also drives the corruptions.
+    """
+
+    images: Annotated[int, Field(ge=1)]
+    seed: Seed
+
+
 class Params(Section):
     """All of params.yaml, one section per stage."""
 
@@ -121,6 +131,7 @@ class Params(Section):
     preprocess: Preprocess
     train: Train
     evaluate: Evaluate
+    robustness: Robustness
 
 
 LONGEST = 1000  # characters of a value: far more than any here, and few enough to be shown
