@@ -13,7 +13,7 @@ from stages import params
 from stages.errors import UserError
 
 PROJECT = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-SECTIONS = ("download", "preprocess", "train", "evaluate")
+SECTIONS = ("download", "preprocess", "train", "evaluate", "robustness")
 OUT_OF_RANGE = {
     "preprocess.validation_size": [-1, -0.1, 0.0, 1.0, 1.5, math.nan, math.inf],
     "preprocess.seed": [-1, 2**31],
@@ -34,6 +34,8 @@ OUT_OF_RANGE = {
     "evaluate.mistakes": [0, 401],
     "evaluate.uncertain": [0, 401],
     "evaluate.seed": [-1, 2**31],
+    "robustness.images": [0, -1],
+    "robustness.seed": [-1, 2**31],
 }
 WRONG_TYPE = {
     "download.dataset": [5, None, ["mnist"], True],
@@ -56,6 +58,8 @@ WRONG_TYPE = {
     "evaluate.mistakes": ["60", 60.0, True],
     "evaluate.uncertain": ["20", 20.0, None],
     "evaluate.seed": ["0", 0.0, False],
+    "robustness.images": ["100", 100.0, True],
+    "robustness.seed": ["0", 0.0, False],
 }
 LISTS = [  # the key, its value, the key that the message names, what the message says was found
     ("train.seeds", [], "train.seeds", "[]"),
@@ -104,6 +108,7 @@ LIMITS = [  # the last values that are still allowed
     ("evaluate.samples", 20),
     ("evaluate.mistakes", 1),
     ("evaluate.mistakes", 400),
+    ("robustness.images", 1),
 ]
 
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from conftest import ROOT, change_params, copy_project, run
 
-STAGES = ("environment", "download", "preprocess", "page", "train", "evaluate")
+STAGES = tuple(yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"])
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,8 @@ def test_a_second_repro_runs_nothing(traced):
 def test_lock_metrics_and_plots_are_in_git_data_and_models_are_not(traced):
     project, _ = traced
     tracked = run("git", "ls-files", cwd=project).stdout.split()
-    for path in ("dvc.lock", "metrics/evaluate.json", "metrics/train/seed-0.json"):
+    metrics = [f"metrics/{name}.json" for name in ("evaluate", "robustness", "train/seed-0")]
+    for path in ("dvc.lock", *metrics):
         assert path in tracked
     assert any(path.startswith("plots/training/seed-0/") for path in tracked)
     assert not [path for path in tracked if path.startswith(("data/", "models/"))]
@@ -124,6 +125,12 @@ def test_every_value_in_params_concerns_a_stage(traced):
     assert everything == listed
 
 
+def test_robustness_can_be_skipped(project):
+    change_params(project, robustness__images=30)
+    assert not stages_run(run("dvc", "repro", "evaluate", cwd=project).stdout)
+    assert "robustness" in run("dvc", "status", cwd=project).stdout
+
+
 def test_a_wrong_param_stops_the_pipeline_before_any_work(project):
     change_params(project, preprocess__seed=1, evaluate__mistakes="many")
     before = (project / "data/processed/train_images.npy").read_bytes()
@@ -137,13 +144,14 @@ def test_a_wrong_param_stops_the_pipeline_before_any_work(project):
 
 # The README's table "Change this, and these stages run", a row each.
 ROWS = [
-    ({"preprocess__validation_size": 100}, {"preprocess", "train@0", "evaluate"}),
-    ({"preprocess__seed": 1}, {"preprocess", "train@0", "evaluate"}),
-    ({"train__epochs": 2}, {"train@0", "evaluate"}),
-    ({"train__augment__rotation": 5}, {"train@0", "evaluate"}),
-    ({"train__network__filters": [4, 8, 12]}, {"train@0", "evaluate"}),
-    ({"train__seeds": [0, 1]}, {"train@1", "evaluate"}),
+    ({"preprocess__validation_size": 100}, {"preprocess", "train@0", "evaluate", "robustness"}),
+    ({"preprocess__seed": 1}, {"preprocess", "train@0", "evaluate", "robustness"}),
+    ({"train__epochs": 2}, {"train@0", "evaluate", "robustness"}),
+    ({"train__augment__rotation": 5}, {"train@0", "evaluate", "robustness"}),
+    ({"train__network__filters": [4, 8, 12]}, {"train@0", "evaluate", "robustness"}),
+    ({"train__seeds": [0, 1]}, {"train@1", "evaluate", "robustness"}),
     ({"evaluate__mistakes": 3}, {"evaluate"}),
+    ({"robustness__images": 30}, {"robustness"}),
 ]
 
 
@@ -170,7 +178,7 @@ def test_a_comment_reruns_nothing(project):
 @pytest.mark.skipif("MNIST_MIRROR" not in os.environ, reason="MNIST_MIRROR names no copy of MNIST")
 def test_another_dataset_reruns_everything_and_the_way_back_leads_to_the_same_bytes(project):
     change_params(project, download__dataset="mnist")
-    stages = {"download", "preprocess", "train@0", "evaluate"}
+    stages = {"download", "preprocess", "train@0", "evaluate", "robustness"}
     assert stages_run(run("dvc", "repro", cwd=project).stdout) == stages
     metrics = json.loads((project / "metrics/evaluate.json").read_text(encoding="utf-8"))
     assert (metrics["dataset"], metrics["test_images"]) == ("mnist", 10_000)
@@ -216,7 +224,7 @@ def test_a_removed_seed_leaves_nothing_behind(project):
 def test_dvc_commands_of_the_readme(project):
     run("git", "checkout", "-qb", "more-epochs", cwd=project)
     output = run("dvc", "exp", "run", "-S", "train.epochs=2", cwd=project).stdout
-    assert stages_run(output) == {"train@0", "evaluate"}
+    assert stages_run(output) == {"train@0", "evaluate", "robustness"}
     params = yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8"))
     assert params["train"]["epochs"] == 2
     experiments = json.loads(run("dvc", "exp", "show", "--json", cwd=project).stdout)
@@ -236,7 +244,7 @@ def test_dvc_commands_of_the_readme(project):
         for title in ("Accuracy while training", "Loss while training", "Confusion matrix"):
             assert title in page
         pictures = {path.name.split("_plots_")[-1] for path in (folder / "static").glob("*.png")}
-        assert {"mistakes.png", "predictions.png"} <= pictures
+        assert {"mistakes.png", "predictions.png", "corruptions.png", "robustness.png"} <= pictures
 
 
 def test_a_clone_compares_branches_without_a_dvc_remote(traced, tmp_path):
