@@ -139,7 +139,10 @@ def zigzag(images: np.ndarray, rng: Generator) -> np.ndarray:
 
 def canny_edges(images: np.ndarray, rng: Generator) -> np.ndarray:
     """Only the edges of the ink (J. Canny's detector, sigma 1, thresholds 0.1 and 0.2)."""
-    return np.array([canny(image) for image in images], np.float32)
+    count, height, width = images.shape
+    gap = 12  # rows between images, which then form one column: twice as fast as one by one
+    column = np.pad(images, ((0, 0), (0, gap), (0, 0))).reshape(-1, width)
+    return canny(column).reshape(count, height + gap, width)[:, :height].astype(np.float32)
 
 
 def _convolved(images: np.ndarray, kernel: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT, change_params
 from matplotlib import image as png
 from scipy import ndimage, stats
-from skimage import transform
+from skimage import feature, transform
 from test_evaluate import assert_readable, run, texts_of
 
 from stages import corruption_pictures, datasets, download, evaluate, preprocess, robustness, train
@@ -282,6 +282,12 @@ def test_zigzag_goes_up_and_down_every_eight_pixels():
         np.testing.assert_allclose(drift, drift.mean(), atol=0.15)
         level = rows - drift.mean() / 8 * (columns - columns.mean())
         assert np.ptp(level) == pytest.approx(4, abs=0.6)  # ink rounds the corners off
+
+
+def test_canny_edges_are_those_of_each_image_alone(images: np.ndarray):
+    wide = np.pad(images, ((0, 0), (8, 8), (0, 0)))  # scikit-image blurs otherwise at a border
+    expected = [feature.canny(image) for image in wide]
+    np.testing.assert_array_equal(corrupt("canny_edges", wide), expected)
 
 
 @pytest.mark.parametrize("name", ["dotted_line", "zigzag"])
