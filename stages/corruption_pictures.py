@@ -4,7 +4,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from stages.pictures import BLUE, GREY, ORANGE, _digit, _percent
+from stages import figures
+from stages.figures import BLUE, SIDE
 
 
 def gallery(
@@ -18,27 +19,24 @@ def gallery(
         label: the true one.
         classes: names by label.
     """
-    columns = 6
-    rows = -(-len(examples) // columns)
-    gap = "\n" if max(map(len, classes)) > 3 else "  "
-    figure = Figure(figsize=(1.3 * columns + 0.3, 1.7 * rows + 0.9), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for axes in grid.flat:
-        axes.set_axis_off()
+    columns = 9
+    figure, grid = figures.image_grid(
+        rows=-(-len(examples) // columns),
+        columns=columns,
+        cell=(figures.cell_width(classes, more=9), SIDE + 0.45),
+        above=0.2,
+        title=f"A test image of class {classes[label]}, clean and under {len(examples) - 1} "
+        "corruptions",
+        note="Below each image: what it was read as and with what probability, ✓ right, ✗ wrong "
+        "(thick frame).",
+    )
     for axes, (name, (image, predicted, confidence)) in zip(
         grid.flat, examples.items(), strict=False
     ):
-        axes.set_axis_on()
-        axes.set_title(name.replace("_", " "), fontsize=10)
         right = predicted == label
-        caption = f"{'✓' if right else '✗'} {classes[predicted]}{gap}{_percent(confidence)}"
-        _digit(axes, image, caption, right)
-    figure.suptitle(f"A test image of class {classes[label]}, clean and corrupted", fontsize=12)
-    figure.supxlabel(
-        "below each: ✓ right or ✗ wrong (thick frame), the prediction, its probability",
-        fontsize=9,
-        color=GREY,
-    )
+        figures.show(axes, image, right)
+        figures.caption(axes, name.replace("_", " "), -1)
+        figures.verdict(axes, classes[predicted], confidence, right)
     return figure
 
 
@@ -52,7 +50,14 @@ def error_rates(scores: dict[str, dict], clean: dict, mean_error: float, images:
         images: how many were corrupted, for the heading.
     """
     ordered = sorted(scores, key=lambda name: -scores[name]["accuracy"])  # the last is on top
-    figure = Figure(figsize=(8, 0.34 * len(ordered) + 1.6), layout="constrained")
+    figure = figures.chart(
+        9,
+        0.3 * len(ordered) + 0.8,
+        f"{figures.percent(mean_error)} of {images:,} test images are misread under "
+        f"{len(ordered)} corruptions, on average",
+        "Point: share misread under a corruption, with its 95 % interval (Wilson). Dashed: the "
+        f"same images as they are, {figures.percent(1 - clean['accuracy'])}.",
+    )
     axes = figure.subplots()
     left = 50 / images  # a log axis has no 0: the place of half an image stands for it
 
@@ -62,35 +67,28 @@ def error_rates(scores: dict[str, dict], clean: dict, mean_error: float, images:
 
     low, error, high = np.transpose([percent(scores[name]) for name in ordered])
     places = np.arange(len(ordered))
-    axes.hlines(places, low, high, color=BLUE, linewidth=2.5)
+    axes.hlines(places, low, high, color=BLUE, linewidth=2.5, alpha=0.5)
     axes.plot(error, places, "o", color=BLUE, markersize=7)
     for place, name in enumerate(ordered):
         axes.annotate(
-            _percent(1 - scores[name]["accuracy"]),
+            figures.percent(1 - scores[name]["accuracy"]),
             (high[place], place),
             xytext=(8, 0),
             textcoords="offset points",
             va="center",
-            fontsize=10,
+            fontsize=9,
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
         )
     reference = percent(clean)[1]
-    axes.axvline(reference, color=ORANGE, linewidth=1.6, linestyle="--", zorder=1)
+    axes.axvline(reference, color="black", linewidth=1, linestyle="--", zorder=1)
     axes.set_xscale("log")
     axes.set_xlim(min(reference, *low) / 1.5, 200)
     axes.xaxis.set_major_locator(FixedLocator([0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.set_yticks(places, [name.replace("_", " ") for name in ordered], fontsize=11)
+    axes.set_yticks(places, [name.replace("_", " ") for name in ordered])
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(-0.6, len(ordered) - 0.4)
-    axes.grid(color="#dddddd", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.set_xlabel("% of images misread (logarithmic), with the 95 % interval", fontsize=11)
-    axes.set_title(
-        f"{images:,} test images: {_percent(1 - clean['accuracy'])} misread as they are (dashed),\n"
-        f"{_percent(mean_error)} under {len(ordered)} corruptions on average",
-        fontsize=12,
-        loc="left",
-    )
+    axes.grid()
+    axes.set_xlabel("misread, % of the images")
     return figure
