@@ -1,0 +1,166 @@
+"""The report on a branch, as continuous integration makes it, and the workflows that call it."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT, change_params, copy_project, run
+
+WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
+
+
+def workflow(path: Path) -> dict:
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return content | {"on": content[True]}  # YAML 1.1 reads the key `on` as true
+
+
+def steps(path: Path) -> list[dict]:
+    return [step for job in workflow(path)["jobs"].values() for step in job["steps"]]
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_workflows_take_actions_of_a_major_version(path):
+    used = [step["uses"] for step in steps(path) if "uses" in step]
+    assert used
+    assert all(re.fullmatch(r"actions/[a-z-]+@v\d+", name) for name in used), used
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_shell_code_takes_what_others_name_from_variables(path):
+    """A branch may be called `$(rm -rf .)`: pasted into a script, it would run."""
+    assert not [step["run"] for step in steps(path) if "${{" in step.get("run", "")]
+
+
+def test_who_may_write_runs_no_code_of_a_pull_request():
+    for path in WORKFLOWS:
+        content = workflow(path)
+        granted = [content["permissions"]]
+        granted += [job.get("permissions", {}) for job in content["jobs"].values()]
+        writes = any("write" in rights.values() for rights in granted)
+        if writes:
+            assert set(content["on"]) == {"workflow_run"}
+            assert "checkout" not in path.read_text(encoding="utf-8")
+        else:
+            assert "pull_request_target" not in path.read_text(encoding="utf-8")
+
+
+def test_the_comment_waits_for_the_workflow_that_there_is():
+    waits = workflow(ROOT / ".github/workflows/comment.yml")["on"]["workflow_run"]["workflows"]
+    assert waits == [workflow(ROOT / ".github/workflows/pull-request.yml")["name"]]
+
+
+def test_tests_run_on_the_oldest_and_the_newest_python():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    oldest, newest = re.search(r"Python (3\.\d+) to (3\.\d+) is needed", makefile).groups()
+    matrix = workflow(ROOT / ".github/workflows/tests.yml")["jobs"]["tests"]["strategy"]["matrix"]
+    assert matrix["python"] == [oldest, newest]
+
+
+@pytest.mark.parametrize("name", ["report", "run"])
+@pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is not installed")
+def test_scripts_pass_shellcheck(name):
+    result = run("shellcheck", str(ROOT / ".ci" / name), cwd=ROOT, check=False)
+    assert result.returncode == 0, result.stdout
+
+
+@pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is not installed")
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_steps_pass_shellcheck(path, tmp_path):
+    for index, step in enumerate(steps(path)):
+        if "run" in step:
+            script = tmp_path / f"{index}.sh"
+            script.write_text("#!/bin/bash\n" + step["run"], encoding="utf-8")
+            result = run("shellcheck", str(script), cwd=tmp_path, check=False)
+            assert result.returncode == 0, result.stdout
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh clone, without data or a DVC remote, of a project whose branch trains for longer."""
+    project = copy_project(tmp_path_factory.mktemp("report") / "project")
+    (project / ".ci").mkdir()
+    shutil.copy(ROOT / ".ci/report", project / ".ci")
+    for branch, epochs in (("main", 1), ("longer", 3)):
+        run("git", "checkout", "-q", "-B", branch, cwd=project)
+        change_params(project, train__epochs=epochs)
+        run("dvc", "repro", cwd=project)
+        run("git", "add", "-A", cwd=project)
+        run("git", "commit", "-qm", f"{epochs} epochs", cwd=project)
+    target = project.parent / "clone"
+    run("git", "clone", "-q", str(project), str(target), cwd=project.parent)
+    assert not (target / "data/processed").exists()
+    return target
+
+
+def report(clone: Path, *arguments: str, **environment: str):
+    return run("bash", ".ci/report", *arguments, cwd=clone, check=False, **environment)
+
+
+def accuracy(clone: Path, revision: str) -> float:
+    shown = run("git", "show", f"{revision}:metrics/evaluate.json", cwd=clone).stdout
+    return json.loads(shown)["accuracy"]
+
+
+@pytest.mark.slow
+def test_report_tells_what_a_branch_changes(clone):
+    result = report(clone, "origin/main")
+    assert result.returncode == 0, result.stderr
+    text = (clone / "report/report.md").read_text(encoding="utf-8")
+    before, after = accuracy(clone, "origin/main"), accuracy(clone, "HEAD")
+    assert before != after
+    assert re.search(rf"accuracy here +{after:.2%}", text)
+    assert re.search(rf"accuracy of origin/main +{before:.2%}", text)
+    assert re.search(rf"\| accuracy +\| {before:.5g}", text)
+    assert re.search(r"\| params.yaml \| train.epochs \| 1 +\| 3 ", text)
+    verdict = run("python", "-m", "stages.compare", "origin/main", cwd=clone).stdout.splitlines()
+    assert f"**{verdict[-1]}**" in text
+    pictures = re.findall(r"!\[[^]]+\]\(([^)]+)\)", text)
+    assert len(pictures) == 8
+    assert all((clone / "report" / path).is_file() for path in pictures)
+    assert (clone / "report/plots/index.html").is_file()
+    assert run("git", "status", "--porcelain", cwd=clone).stdout == "", "the report is ignored"
+
+
+@pytest.mark.slow
+def test_pictures_of_a_comment_are_those_in_git(clone, tmp_path):
+    addresses = {"BEFORE_URL": "https://host/old", "AFTER_URL": "https://host/new"}
+    report(clone, "origin/main", str(tmp_path), **addresses)
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    pictures = re.findall(r"\]\(https://host/(?:old|new)/([^)]+)\)", text)
+    assert len(pictures) == 8
+    assert all((clone / path).is_file() for path in pictures)
+    report(clone, "origin/main", str(tmp_path), **addresses | {"AFTER_URL": ""})
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "![" not in text
+    assert "not of the code and params" in text
+
+
+@pytest.mark.slow
+def test_report_on_no_change_says_so(clone, tmp_path):
+    report(clone, "HEAD", str(tmp_path))
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "No evidence" in text
+    assert text.count("No difference.") == 3
+
+
+@pytest.mark.slow
+def test_report_on_an_unknown_revision_is_refused(clone, tmp_path):
+    result = report(clone, "nowhere", str(tmp_path / "report"))
+    assert result.returncode == 1
+    assert result.stderr == "error: revision 'nowhere': no such branch, tag or commit\n"
+    assert not (tmp_path / "report").exists()
+
+
+@pytest.mark.slow
+def test_report_says_why_two_runs_cannot_be_compared(clone, tmp_path):
+    other = clone.parent / "other"
+    run("git", "worktree", "add", "-q", str(other), cwd=clone)
+    path = other / "metrics/evaluate.json"
+    metrics = json.loads(path.read_text(encoding="utf-8")) | {"dataset": "kmnist"}
+    path.write_text(json.dumps(metrics), encoding="utf-8")
+    assert report(other, "origin/main", str(tmp_path)).returncode == 0
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "**error: the data sets differ: kmnist here, digits in 'origin/main'**" in text
