@@ -6,7 +6,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := run
-.PHONY: run test test-all lint plots lock clean help
+.PHONY: run test test-all lint plots notebook card lock clean help
 
 run: .venv/installed  ## run the pipeline on MNIST (on digits if MNIST cannot be reached), show metrics
 	@# A kill at the wrong moment leaves DVC this file half written, and DVC would stop at it.
@@ -35,6 +35,18 @@ lint: .venv/installed  ## check style
 
 plots: .venv/installed  ## draw the results as a page, dvc_plots/index.html
 	dvc plots show
+
+# Nothing that differs between two runs stays in the file: no times, no versions of Python.
+notebook: .venv/installed  ## run MNIST.ipynb from top to bottom, with what the pipeline wrote
+	jupyter nbconvert --log-level ERROR --to notebook --execute --inplace \
+	    --ExecutePreprocessor.record_timing=False \
+	    --NotebookExporter.preprocessors=nbconvert.preprocessors.CoalesceStreamsPreprocessor \
+	    --ClearMetadataPreprocessor.enabled=True \
+	    --ClearMetadataPreprocessor.preserve_nb_metadata_mask="{'kernelspec', ('language_info', 'name')}" \
+	    MNIST.ipynb
+
+card: .venv/installed  ## write the model card into README.md, from the metrics of the last run
+	python -m stages.card
 
 lock: .venv/installed  ## compile requirements.in to requirements.txt, with the newest versions
 	pip install --quiet uv
