@@ -69,8 +69,8 @@ def card(metrics: dict, robustness: dict | None, settings: params.Params) -> str
 
     **Training data.** {name} ({licence}): {images - held_out:,} images, rotated by up to
     {augment.rotation:g}°, shifted by {augment.shift:g} pixels, zoomed by {100 * augment.zoom:g} %
-    and sheared by {100 * augment.shear:g} %, at random; {held_out:,} more for validation, to make
-    choices on.
+    and sheared by {100 * augment.shear:g} %, at random; {held_out:,} more for validation, on
+    which settings were chosen.
 
     **Evaluation data.** The {metrics["test_images"]:,} test images of {name}, on which nothing was
     chosen.{f" People doubt the labels of {disputed} of them." if disputed else ""}
