@@ -56,7 +56,7 @@ def error_rates(scores: dict[str, dict], clean: dict, mean_error: float, images:
         f"{figures.percent(mean_error)} of {images:,} test images are misread under "
         f"{len(ordered)} corruptions, on average",
         "Point: share misread under a corruption, with its 95 % interval (Wilson). Dashed: the "
-        f"same images as they are, {figures.percent(1 - clean['accuracy'])}.",
+        f"same images as they are, {100 * (1 - clean['accuracy']):.2f} %.",
     )
     axes = figure.subplots()
     left = 50 / images  # a log axis has no 0: the place of half an image stands for it

@@ -470,6 +470,6 @@ def test_error_rates_can_be_read(images: int, perfect: bool):
     assert {"shot noise", "canny edges"} <= set(texts)
     heading = " ".join(" ".join(texts).replace("\xa0", " ").split())
     assert "25.0 % of" in heading
-    assert "the same images as they are, 0.0 %" in heading
+    assert "the same images as they are, 0.00 %" in heading
     if not perfect:
         assert "100 %" in texts
