@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, change_params
+from conftest import ROOT, change_params, record_environment
 from matplotlib import image as png
 from scipy import ndimage, stats
 from skimage import feature, transform
@@ -20,13 +20,8 @@ from stages.corruptions import CORRUPTIONS
 from stages.errors import UserError
 from stages.runtime import keras
 
-SEEDLESS = {
-    "defocus_blur",
-    "scale",
-    "brightness",
-    "stripe",
-    "canny_edges",
-}  # nothing left to chance
+# In these nothing is left to chance.
+SEEDLESS = {"defocus_blur", "scale", "brightness", "stripe", "canny_edges"}
 OUTPUTS = ("metrics/robustness.json", "plots/corruptions.png", "plots/robustness.png")
 
 
@@ -44,6 +39,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         train__network__filters=[4, 8, 8],
         robustness__images=300,
     )
+    record_environment(folder)
     run(download.main, folder)
     run(preprocess.main, folder)
     for seed in ("0", "3"):
