@@ -1,10 +1,11 @@
-"""Stage 0, environment: the versions of the libraries that decide what training ends in.
+"""Stage 0, environment: are params.yaml and the installed packages in order?
 
     python -m stages.environment
 
-requirements.txt pins some 250 packages; a new version of most of them changes no result. Those that
-do are written to a file that train depends on: another version of TensorFlow trains again, another
-version of pytest does not. What is installed must be what is pinned.
+It runs before all others: DVC removes a stage's outputs before it runs, so a slip in params.yaml
+should stop here. requirements.txt pins some 250 packages; a new version of most changes no result.
+Those that do are written to a file that train depends on: another version of TensorFlow trains
+again, another version of pytest does not. What is installed must be what is pinned.
 """
 
 from importlib import metadata
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
+from stages import params
 from stages.atomic import replacing
 from stages.errors import UserError, run_stage
 
@@ -69,6 +71,7 @@ def check_recorded() -> None:
 
 
 def main() -> None:
+    params.load()
     versions = pinned(REQUIREMENTS.read_text(encoding="utf-8"))
     check(versions, REQUIREMENTS)
     lines = [f"{name}=={version}\n" for name, version in sorted(versions.items())]

@@ -1,6 +1,6 @@
 """The stage `page`: the Vega scripts as a file, so that the page of plots needs no network.
 
-`dvc plots show` and `dvc plots diff` fill page.html, the template that .dvc/config names; opened in
+`dvc plots show` and `dvc plots diff` fill the template .dvc/page.html; opened in
 a browser, the page loads the file that is written here. The scripts come out of vl-convert.
 """
 

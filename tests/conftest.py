@@ -36,7 +36,7 @@ def copy_project(target: Path) -> Path:
             shutil.copytree(source, target / name, ignore=ignored)
         else:
             shutil.copy(source, target / name)
-    for name in ("config", ".gitignore"):
+    for name in ("config", ".gitignore", "page.html"):
         (target / ".dvc").mkdir(exist_ok=True)
         shutil.copy(ROOT / ".dvc" / name, target / ".dvc" / name)
     change_params(

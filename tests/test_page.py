@@ -18,7 +18,7 @@ from dvc_render.html import HTML
 
 from stages import page
 
-TEMPLATE = (ROOT / "stages/page.html").read_text(encoding="utf-8")
+TEMPLATE = (ROOT / ".dvc/page.html").read_text(encoding="utf-8")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 NO_CHROMIUM = "no chromium is installed, so no page can be opened"
 WEB = "https://cdn.jsdelivr.net/npm/"  # where DVC's pages have Vega from
