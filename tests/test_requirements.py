@@ -1,0 +1,60 @@
+"""What is installed: each direct requirement has a reason and a use, all is pinned."""
+
+import ast
+import re
+import sys
+from importlib.metadata import packages_distributions
+
+from conftest import ROOT
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+DIRECT = (ROOT / "requirements.in").read_text(encoding="utf-8").splitlines()
+PINNED = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+PROGRAMS = {"dvc", "nbconvert", "notebook", "pytest", "ruff"}  # run, if not imported
+
+
+def requirements(lines: list[str]) -> dict[str, tuple[Requirement, str]]:
+    """By name: what is required, and the comment beside it."""
+    found = {}
+    for line in lines:
+        text, _, comment = line.partition("#")
+        if text.strip():
+            requirement = Requirement(text.strip())
+            found[canonicalize_name(requirement.name)] = requirement, comment.strip()
+    return found
+
+
+def imported() -> set[str]:
+    """Packages that the project's code imports, by the names they are installed by."""
+    names = set()
+    for path in [*ROOT.glob("stages/*.py"), *ROOT.glob("tests/**/*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {name.name.split(".")[0] for name in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names.add(node.module.split(".")[0])
+    ours = {path.stem for path in ROOT.glob("tests/*.py")} | {"stages"}
+    packages = packages_distributions()
+    # An import that is guarded, since the package is optional, may not be installed.
+    foreign = {name for name in names - ours - sys.stdlib_module_names if name in packages}
+    return {canonicalize_name(packages[name][0]) for name in foreign}
+
+
+def test_each_requirement_has_a_reason():
+    for name, (_, reason) in requirements(DIRECT).items():
+        assert len(reason) > 10, name
+
+
+def test_what_is_imported_is_required_and_what_is_required_is_used():
+    direct = set(requirements(DIRECT))
+    assert imported() - direct <= {"atheris", "dvc-render"}  # optional; a part of DVC
+    assert direct - imported() <= PROGRAMS
+
+
+def test_everything_is_pinned_to_one_version():
+    pinned = requirements(PINNED)
+    assert set(requirements(DIRECT)) <= set(pinned)
+    for requirement, _ in pinned.values():
+        assert [item.operator for item in requirement.specifier] == ["=="], requirement
+    assert not re.search(r"https?://|--index|--find-links", "\n".join(PINNED))
