@@ -5,8 +5,10 @@ it, that it learns, what it shows meanwhile, and how it fails.
 import contextlib
 import io
 import json
+import os
 import re
 import shutil
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -327,12 +329,12 @@ def test_images_and_labels_that_do_not_belong_together_are_refused(folder: Path,
     assert "preprocess" in message
 
 
-@pytest.mark.parametrize("arguments", [[], ["--seed", "x"], ["--seed", "0", "--epochs", "3"]])
 @pytest.mark.parametrize("seed", [-1, 2**31])
 def test_a_seed_out_of_range_is_refused(folder: Path, seed: int):
     assert refusal(folder, seed) == f"--seed: expected 0 to 2147483647, found {seed}"
 
 
+@pytest.mark.parametrize("arguments", [[], ["--seed", "x"], ["--seed", "0", "--epochs", "3"]])
 def test_wrong_arguments_show_the_usage(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
@@ -341,3 +343,29 @@ def test_wrong_arguments_show_the_usage(
         train.main()
     assert caught.value.code == 2
     assert "--seed" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2,
+    reason="needs two cores, and Linux to give a process but one of them",
+)
+def test_the_number_of_cores_changes_no_byte(prepared: Path, tmp_path: Path):
+    cores = sorted(os.sched_getaffinity(0))
+    written = []
+    for count in (1, 2):
+        folder = shutil.copytree(prepared, tmp_path / str(count))
+        shutil.copy(ROOT / "params.yaml", folder)  # the real network: small ones are not split
+        change_params(folder, download__dataset="digits", train__epochs=1)
+        os.sched_setaffinity(0, cores[:count])  # the child inherits it
+        try:
+            subprocess.run(
+                [sys.executable, "-m", "stages.train", "--seed", "0"],
+                cwd=folder,
+                env=os.environ | {"PYTHONPATH": str(ROOT)},
+                check=True,
+            )
+        finally:
+            os.sched_setaffinity(0, cores)
+        written.append(Run(folder, "").written())
+    assert written[0] == written[1]
