@@ -9,6 +9,7 @@ import hashlib
 import os
 import re
 import socket
+import struct
 import threading
 import time
 import tracemalloc
@@ -122,6 +123,37 @@ def cut_off(handler: Handler, body: bytes) -> None:
     handler.wfile.write(body[:-100])
 
 
+def reset(handler: Handler, body: bytes) -> None:
+    """Half of the file, then TCP's reset in place of an orderly end."""
+    handler.start(200, Content_Length=len(body))
+    handler.wfile.write(body[: len(body) // 2])
+    time.sleep(0.2)  # else the client may lose what it has not read yet
+    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    handler.connection.close()
+
+
+def zeros(handler: Handler, body: bytes) -> None:
+    whole(handler, bytes(len(body)))
+
+
+def gzip_bomb(handler: Handler, body: bytes) -> None:
+    """Of the published length, but for a client that unpacks it, 2 MB."""
+    packed = gzip.compress(bytes(2**21))
+    packed += bytes(len(body) - len(packed))
+    handler.start(200, Content_Length=len(body), Content_Encoding="gzip")
+    handler.wfile.write(packed)
+
+
+def length_too_small(handler: Handler, body: bytes) -> None:
+    handler.start(200, Content_Length=len(body) - 100)
+    handler.wfile.write(body)
+
+
+def length_no_number(handler: Handler, body: bytes) -> None:
+    handler.start(200, Content_Length="many")
+    handler.wfile.write(body[:-100])
+
+
 def truncated(handler: Handler, body: bytes) -> None:
     without_length(handler, body[:-100])
 
@@ -196,11 +228,19 @@ class Fault(NamedTuple):
 FAULTS = {
     "403": Fault(status(403), "HTTP 403"),
     "404": Fault(status(404), "HTTP 404"),
+    "500": Fault(status(500), "HTTP 500"),
     "503": Fault(status(503), "HTTP 503"),
     "html page": Fault(html, "an HTML page: 59 bytes, published are 3,000", wrong_file=True),
     "cut off": Fault(cut_off, "2900 bytes read, 100 more expected"),
     "truncated": Fault(truncated, "truncated: 2,900 bytes, published are 3,000", wrong_file=True),
     "flipped bit": Fault(flipped_bit, "hash", wrong_file=True),
+    "right size, other content": Fault(zeros, "hash", wrong_file=True),
+    "gzip bomb": Fault(gzip_bomb, "hash", wrong_file=True),
+    "length too small": Fault(
+        length_too_small, "truncated: 2,900 bytes, published are 3,000", wrong_file=True
+    ),
+    "length no number": Fault(length_no_number, "truncated: 2,900 bytes", wrong_file=True),
+    "reset": Fault(reset, "reset|1500 more expected"),
     "over-long": Fault(over_long, "over-long", wrong_file=True),
     "redirect loop": Fault(redirect_loop, "redirects"),
     "connection refused": Fault(None, "refused"),
@@ -325,11 +365,34 @@ def test_with_only_bad_sources_the_error_names_each_cause(
     with pytest.raises(UserError) as caught:
         download.download(tiny(other), raw, mirror=url)
     message = str(caught.value)
-    assert re.search(f"^ *{url}: .*{fault.cause}", message, re.MULTILINE), message
+    assert re.search(f"^ *{url}: .*({fault.cause})", message, re.MULTILINE), message
     assert re.search(f"^ *{other}: .*HTTP 410", message, re.MULTILINE), message
     assert message.startswith(f"{NAMES[0]}: ")
     assert isinstance(caught.value, NoSourceError) != fault.wrong_file
     assert contents(raw) == OLD
+
+
+@each_fault
+@pytest.mark.parametrize("position", range(3))
+def test_fault_in_any_position_of_three_sources(
+    position, fault, serve, closed_port, raw, monkeypatch, record_property
+):
+    shorten(monkeypatch, fault)
+    bad = [serve(status(410)).url for _ in range(position)]
+    faulty = serve(fault.answer).url if fault.answer else closed_port
+    good = [serve(whole).url for _ in range(2 - position)]
+    sources = [*bad, faulty, *good]
+    if good:
+        download.download(tiny(*sources[1:]), raw, mirror=sources[0])
+        assert contents(raw) == GENUINE
+    else:
+        with pytest.raises(UserError) as caught:
+            download.download(tiny(*sources[1:]), raw, mirror=sources[0])
+        message = str(caught.value)
+        assert re.search(f"^ *{faulty}: .*({fault.cause})", message, re.MULTILINE), message
+        assert re.findall("^ *(http.*?): ", message, re.MULTILINE) == sources
+        assert contents(raw) == OLD
+    record_property("faults of mirrors tried", 1)
 
 
 def test_error_tells_the_three_ways_on(closed_port, raw):
