@@ -1,0 +1,125 @@
+"""A full disk costs nothing: one clear error, old outputs as they were, and a rerun that succeeds.
+
+Each folder that a stage writes to is put on a small file system of its own and filled up. The stage
+is run as dvc.yaml runs it but without DVC, which would have removed the old outputs.
+"""
+
+import os
+import shlex
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT, copy_project, run
+
+pytestmark = pytest.mark.slow
+PAGE = 4096  # bytes: the smallest piece that tmpfs gives away
+OLD = b"an earlier result"
+
+
+def stage_folders() -> Iterator[tuple[str, str]]:
+    """Each stage of dvc.yaml with each folder that it has outputs in."""
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    for name, stage in stages.items():
+        outs = [*stage.get("outs", []), *stage.get("metrics", []), *stage.get("plots", [])]
+        paths = [out if isinstance(out, str) else next(iter(out)) for out in outs]
+        yield from ((name, folder) for folder in sorted({str(Path(path).parent) for path in paths}))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project in which the pipeline has run on digits."""
+    project = copy_project(tmp_path_factory.mktemp("full") / "project")
+    run("dvc", "repro", cwd=project)
+    return project
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[Path, int], None]]:
+    """A function that moves a folder to a file system of its own, with little room left."""
+    mounted = []
+
+    def mount(folder: Path, room: int) -> None:
+        contents = shutil.copytree(folder, tmp_path / "contents")
+        size = sum(PAGE + path.stat().st_size for path in contents.rglob("*"))
+        result = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={size + room + 16 * PAGE}", "none", folder],
+            capture_output=True,
+            text=True,
+        )
+        if result.returncode:
+            pytest.skip(f"needs leave to mount a file system: {result.stderr.strip()}")
+        mounted.append(folder)
+        shutil.copytree(contents, folder, dirs_exist_ok=True)
+        filler = folder / "filler.tmp"
+        with open(filler, "wb", buffering=0) as file:
+            try:
+                while True:
+                    file.write(bytes(PAGE))
+            except OSError:
+                file.truncate(file.tell() - room // PAGE * PAGE)
+
+    if os.name != "posix" or not shutil.which("mount"):
+        pytest.skip("needs the command mount")
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+        and path.name != "filler.tmp"
+        # Files that have arrived whole, for the next run to go on from.
+        and not (path.parent.name == "partial.tmp" and path.suffix == ".gz")
+    }
+
+
+@pytest.mark.parametrize("share", [0, 0.5], ids=["no room", "room for half"])
+@pytest.mark.parametrize(("stage", "folder"), stage_folders())
+def test_a_full_disk_leaves_old_outputs_and_one_clear_error(
+    stage: str,
+    folder: str,
+    share: float,
+    finished: Path,
+    small_disk: Callable[[Path, int], None],
+    tmp_path: Path,
+    record_property: Callable[[str, int], None],
+):
+    project = shutil.copytree(finished, tmp_path / "project", symlinks=True)
+    lock = yaml.safe_load((project / "dvc.lock").read_text(encoding="utf-8"))["stages"]
+    entry = lock[stage] if stage in lock else lock[f"{stage}@0"]
+    listed = [project / out["path"] for out in entry["outs"]]
+    outs = [item for path in listed for item in [path, *path.rglob("*")] if item.is_file()]
+    expected = {path: path.read_bytes() for path in outs}
+    inside = [path for path in outs if path.is_relative_to(project / folder)]
+    room = int(share * sum(len(expected[path]) for path in inside))
+    for path in inside:
+        path.unlink()  # DVC may have linked it to its cache
+        if path in listed:  # a folder of outputs is emptied first
+            path.write_bytes(OLD)
+    small_disk(project / folder, room)
+    before = files(project / folder)
+    environment = {"PYTHONPATH": str(project)}
+
+    command = shlex.split(entry["cmd"])
+    result = run(*command, cwd=project, check=False, **environment)
+    assert result.returncode == 1, result.stdout + result.stderr
+    message = result.stderr.strip()
+    assert message.startswith(f"error: {folder}/"), message
+    assert "No space left on device" in message
+    assert "\n" not in message
+    assert files(project / folder) == before
+
+    (project / folder / "filler.tmp").unlink()
+    remount = ["mount", "-o", "remount,size=200m", project / folder]
+    subprocess.run(remount, check=True)
+    run(*command, cwd=project, **environment)
+    assert {path: path.read_bytes() for path in outs} == expected
+    assert not list(project.rglob("*.tmp"))
+    record_property("full disks survived", 1)
