@@ -9,8 +9,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 .PHONY: run test test-all lint plots notebook card lock clean help
 
 run: .venv/installed  ## run the pipeline on MNIST (on digits if MNIST cannot be reached), show metrics
-	@# A kill at the wrong moment leaves DVC this file half written, and DVC would stop at it.
-	@python -m json.tool .dvc/tmp/rwlock >/dev/null 2>&1 || rm -f .dvc/tmp/rwlock
+	@python -m stages.recover
 	@dvc repro || { \
 	    python -m stages.download >/dev/null 2>&1; code=$$?; \
 	    if [ $$code -ne 3 ]; then exit 1; fi; \

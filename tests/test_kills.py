@@ -14,10 +14,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 from conftest import ROOT, copy_project, run
+from dvc.lock import Lock
+
+from stages.recover import recover
 
 pytestmark = [
     pytest.mark.slow,
@@ -65,11 +70,21 @@ class Repro:
         """Those that have begun, in order."""
         return STARTS.findall(self.output)
 
+    def work(self) -> float:
+        """Processor seconds of all its processes so far: a clock that other load does not slow."""
+        total = 0.0
+        with suppress(psutil.Error):
+            root = psutil.Process(self.process.pid)
+            for process in [root, *root.children(recursive=True)]:
+                with suppress(psutil.Error):
+                    total += sum(process.cpu_times()[:4])  # its own and its ended children's
+        return total
+
     def wait_for(self, stage: str | None) -> float:
-        """Wait until a stage begins (None: DVC itself) or all ends; return the time."""
+        """Wait until a stage begins (None: DVC itself) or all ends; return the work done."""
         while self.process.poll() is None and stage and stage not in self.stages:
-            time.sleep(0.01)
-        return time.monotonic()
+            time.sleep(0.005)
+        return self.work()
 
     def send(self, number: int) -> None:
         """Send a signal to all processes of the group, and wait until they have ended."""
@@ -86,17 +101,24 @@ class Repro:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, dict[str | None, float]]:
-    """What an undisturbed run leaves, and the seconds that DVC's start and each stage took."""
-    project = copy_project(tmp_path_factory.mktemp("undisturbed") / "project")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a project is made, and the pipeline runs in it once."""
+    return tmp_path_factory.mktemp("undisturbed") / "project"
+
+
+@pytest.fixture(scope="module")
+def undisturbed(finished: Path) -> tuple[dict, dict[str | None, float]]:
+    """What an undisturbed run leaves, and the processor seconds up to each stage's end."""
+    project = copy_project(finished)
     repro = Repro(project)
-    times = {None: time.monotonic()}
+    times = {None: 0.0}
     while repro.process.poll() is None:
+        work = repro.work()
         for stage in repro.stages:
-            times.setdefault(stage, time.monotonic())
+            times.setdefault(stage, work)
         time.sleep(0.01)
     assert repro.process.returncode == 0, repro.output
-    ends = [*list(times.values())[1:], time.monotonic()]
+    ends = [*list(times.values())[1:], work]
     return contents(project), {
         stage: end - begin for (stage, begin), end in zip(times.items(), ends, strict=True)
     }
@@ -104,6 +126,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, dict[st
 
 def end_undisturbed(project: Path, expected: dict[str, bytes]) -> None:
     """One run finishes by itself, and files, cache and Git's view of them are as they should be."""
+    recover(project)  # as `make` does
     last = run("dvc", "repro", cwd=project, check=False)
     assert last.returncode == 0, last.stdout + last.stderr
     found = contents(project)
@@ -119,13 +142,14 @@ def end_undisturbed(project: Path, expected: dict[str, bytes]) -> None:
 def interrupt(
     project: Path, stage: str | None, seconds: float, number: int
 ) -> Iterator[tuple[str, str]]:
-    """Start a run, send it a signal `seconds` after a stage has begun.
+    """Start a run, send it a signal `seconds` of processor time after a stage has begun.
 
     Yields (the stage that was running, all output), or nothing if the run had ended by then.
     """
+    recover(project)  # as `make` does
     repro = Repro(project)
     moment = repro.wait_for(stage) + seconds
-    while repro.process.poll() is None and time.monotonic() < moment:
+    while repro.process.poll() is None and repro.work() < moment:
         time.sleep(0.005)
     if repro.process.poll() is None:
         repro.send(number)
@@ -146,7 +170,9 @@ def test_after_any_kills_a_run_ends_with_the_same_bytes(
     draw = random.Random(seed)
     for stage, duration in durations.items():
         for _ in range(KILLS):
-            for running, _ in interrupt(project, stage, draw.uniform(0, duration), signal.SIGKILL):
+            for running, _ in interrupt(
+                project, stage, draw.uniform(0, 0.95 * duration), signal.SIGKILL
+            ):
                 record_property(f"kills survived, {running}", 1)
                 record_property("kills survived, in all", 1)
             for name in KEPT:
@@ -172,16 +198,44 @@ def test_ctrl_c_ends_with_a_clean_message_and_loses_nothing(
     end_undisturbed(project, expected)
 
 
-@pytest.mark.parametrize("remains", ["", "{", '{"write": {}}'])
-def test_make_runs_though_a_kill_left_dvc_a_lock_file_half_written(
-    remains: str, undisturbed: tuple[dict, dict], tmp_path: Path
+REMAINS = {  # by the file that DVC was writing
+    ".dvc/tmp/rwlock": ["", "{"],
+    "dvc.lock": ["", "schema: '2.0'\nstages:\n  download:\n    cmd: python", "a: [", "stages:\n"],
+    ".dvc/cache/runs": [None],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "remains"), [(name, text) for name, texts in REMAINS.items() for text in texts]
+)
+def test_make_runs_though_a_kill_left_a_file_of_dvc_half_written(
+    name: str, remains: str | None, finished: Path, undisturbed: tuple[dict, dict], tmp_path: Path
 ):
-    """DVC opens .dvc/tmp/rwlock for writing, and fills it a moment later."""
-    project = copy_project(tmp_path / "project")
+    project = shutil.copytree(finished, tmp_path / "project", symlinks=True)
     shutil.copy(ROOT / "Makefile", project)
-    (project / ".dvc/tmp").mkdir()
-    (project / ".dvc/tmp/rwlock").write_text(remains)
+    if remains is None:
+        for entry in (project / name).glob("*/*/*"):
+            entry.unlink()
+        (project / "dvc.lock").unlink()
+    else:
+        (project / name).write_text(remains)
+    alone = run("dvc", "repro", cwd=project, check=False)
     result = run("make", "-o", ".venv/installed", "run", cwd=project, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
+    assert alone.returncode == 0 or f"{name}" in result.stdout
     (project / "Makefile").unlink()
     assert contents(project) == undisturbed[0]
+
+
+def test_recovery_leaves_alone_what_is_whole_or_in_use(
+    finished: Path, undisturbed: tuple[dict, dict], tmp_path: Path
+):
+    project = shutil.copytree(finished, tmp_path / "project", symlinks=True)
+    before = contents(project)
+    assert recover(project) == []
+    assert contents(project) == before
+    (project / ".dvc/tmp/rwlock").write_text("{")
+    lock = Lock(str(project / ".dvc/tmp/lock"))
+    with lock:
+        assert recover(project) == []
+    assert recover(project) == [project / ".dvc/tmp/rwlock"]
