@@ -3,6 +3,9 @@
 They grow after each epoch, so they can be watched while a network trains.
 """
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -13,9 +16,18 @@ from stages.errors import UserError
 CURVES = Path("plots/training")  # a folder per seed
 
 
-def create(folder: Path) -> Live:
-    """New curves in `folder`, in place of an earlier run's."""
-    return Live(str(folder), dvcyaml=None, save_dvc_exp=False)  # else it rewrites our dvc.yaml
+@contextmanager
+def create(folder: Path) -> Iterator[Live]:
+    """New curves in `folder`, in place of an earlier run's; none are left if writing them fails."""
+    try:
+        # Without these options it rewrites our dvc.yaml.
+        with Live(str(folder), dvcyaml=None, save_dvc_exp=False) as live:
+            yield live
+    except OSError as error:
+        if error.errno and not error.filename:  # a write that failed does not say where
+            error.filename = str(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def read(folder: Path) -> pd.DataFrame:
