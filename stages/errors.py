@@ -29,7 +29,7 @@ def run_stage(main: Callable[[], None]) -> None:
         if error.filename is None and error.errno is None:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        sys.exit(_fail(f"{where}{error.strerror or error}; outputs are as they were before", 1))
+        sys.exit(_fail(f"{where}{error.strerror or error}; no output is half-written", 1))
     except KeyboardInterrupt:
         sys.exit(_fail("interrupted; nothing was saved, the next `dvc repro` runs this stage", 130))
 

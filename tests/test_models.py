@@ -340,6 +340,7 @@ HOSTILE = {
     "function": other_class(module="builtins", class_name="function", config="exec"),
     "registered name": other_class(registered_name="os>mkdir"),
     "module of the folder": other_class(module="intruder", class_name="Intruder"),
+    "module that Keras imports by its name": other_class(module="keras_nlp", class_name="Intruder"),
     "no module": other_class(module=None),
     "module of Keras that is no layer": other_class(
         module="keras.utils", class_name="get_file", config={"origin": "file:///etc/passwd"}
@@ -376,7 +377,8 @@ def test_a_hostile_file_is_refused_unread_and_unrun(
     inside.mkdir()
     monkeypatch.chdir(inside)
     monkeypatch.syspath_prepend(inside)
-    Path("intruder.py").write_text("import os\nos.mkdir('trace')\n")
+    for name in ("intruder.py", "keras_nlp.py"):
+        Path(name).write_text("import os\nos.mkdir('trace')\n")
     path = Path("seed-0.keras")
     models.save(small_network(), path)
     with zipfile.ZipFile(path) as archive:
