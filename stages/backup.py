@@ -27,7 +27,7 @@ def fingerprint(arrays: list[np.ndarray], settings: Train, seed: int) -> str:
         digest.update(f"{array.dtype} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array))
     for name, module in sorted(sys.modules.items()):
-        if name == "__main__" or name.startswith("stages."):
+        if (name == "__main__" or name.startswith("stages.")) and hasattr(module, "__file__"):
             digest.update(Path(module.__file__).read_bytes())
     return digest.hexdigest()
 

@@ -11,7 +11,8 @@ from packaging.utils import canonicalize_name
 
 DIRECT = (ROOT / "requirements.in").read_text(encoding="utf-8").splitlines()
 PINNED = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
-PROGRAMS = {"dvc", "nbconvert", "notebook", "pytest", "ruff"}  # run, if not imported
+# What is run, and need not be imported.
+PROGRAMS = {"dvc", "nbconvert", "notebook", "pytest", "pytest-xdist", "ruff"}
 
 
 def requirements(lines: list[str]) -> dict[str, tuple[Requirement, str]]:

@@ -46,7 +46,7 @@ class Run:
         return {
             path: data
             for path, data in outputs.items()
-            if not path.startswith("data/") and path != "params.yaml"
+            if not path.startswith("data/") and path not in ("params.yaml", "requirements.txt")
         }
 
     def curve(self, seed: int, name: str) -> pd.DataFrame:
