@@ -352,6 +352,7 @@ def test_a_second_run_writes_the_same_bytes(folder: Path):
     assert written(folder) == before
 
 
+@pytest.mark.slow
 def test_a_seed_that_has_left_the_list_leaves_no_trace(folder: Path, outputs: dict):
     change_params(folder, train__seeds=[3])
     kept = [path for path in sorted(folder.rglob("*")) if "seed-3" in str(path) and path.is_file()]

@@ -187,6 +187,7 @@ def test_all_that_is_written_can_be_read(name: str, classes: tuple[str, ...]):
     assert_readable(drawings(unsure_case(2000, classes))[name]())
 
 
+@pytest.mark.slow
 @EACH
 @pytest.mark.parametrize(
     "case",
@@ -242,6 +243,7 @@ def test_the_heading_tells_the_number_of_images(name: str):
     assert note.get_fontsize() < title.get_fontsize()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [5, 37, 60])
 @pytest.mark.parametrize("classes", [DIGITS, CLOTHES], ids=["digits", "long names"])
 def test_a_gallery_of_any_length_can_be_read(count: int, classes: tuple[str, ...]):

@@ -138,12 +138,11 @@ def test_robustness_can_be_skipped(project):
     assert "robustness" in run("dvc", "status", cwd=project).stdout
 
 
-@pytest.mark.parametrize("key", ["evaluate__mistakes", "train__epochs"])
-def test_a_wrong_param_stops_the_pipeline_before_any_work_and_loses_nothing(project, key):
-    change_params(project, preprocess__seed=1, **{key: "many"})
+def test_a_wrong_param_stops_the_pipeline_before_any_work_and_loses_nothing(project):
+    change_params(project, preprocess__seed=1, train__epochs="many")
     result = run("dvc", "repro", cwd=project, check=False)
     assert result.returncode != 0
-    assert key.replace("__", ".") in result.stderr
+    assert "train.epochs" in result.stderr
     assert "Traceback" not in result.stderr
     run("git", "checkout", "params.yaml", cwd=project)
     assert run("git", "status", "--porcelain", cwd=project).stdout == ""

@@ -353,6 +353,7 @@ def test_numbers_belong_together(finished: Path):
     assert content["mean_error"] > content["clean"]["errors"] / 300
 
 
+@pytest.mark.slow
 def test_numbers_are_those_of_the_saved_networks(finished: Path):
     images = np.load(finished / "data/processed/test_images.npy")[..., 0]
     labels = np.load(finished / "data/processed/test_labels.npy")
@@ -370,6 +371,7 @@ def test_numbers_are_those_of_the_saved_networks(finished: Path):
         assert results[name]["errors"] == (predicted != labels).sum(), name
 
 
+@pytest.mark.slow
 def test_a_second_run_writes_the_same_bytes(folder: Path):
     before = written(folder)
     for name in OUTPUTS:

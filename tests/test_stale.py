@@ -120,6 +120,7 @@ def reported(project: Path, path: str) -> set[str]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", MODULES)
 def test_an_edited_module_concerns_exactly_the_stages_that_import_it(
     module: str, project: Path, record_property: Callable[[str, int], None]
@@ -194,6 +195,7 @@ def other(value: object) -> object:
 VALUES = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", [key for key, _ in leaves(VALUES)])
 def test_a_changed_param_concerns_exactly_the_stages_that_list_it(
     key: str, project: Path, record_property: Callable[[str, int], None]
