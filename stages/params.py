@@ -88,8 +88,8 @@ class Train(Section):
     """How a network is trained, and how many of them: one per entry of `seeds`."""
 
     seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(_distinct)]
-    epochs: Annotated[int, Field(ge=1)]
-    batch_size: Annotated[int, Field(ge=2)]
+    epochs: Annotated[int, Field(ge=1, le=10_000)]
+    batch_size: Annotated[int, Field(ge=2, le=1_000_000)]
     learning_rate: Annotated[float, Field(gt=0)]
     muon_learning_rate: Annotated[float, Field(gt=0)]
     warmup: Annotated[float, Field(ge=0, lt=1)]
