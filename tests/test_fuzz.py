@@ -7,9 +7,14 @@ genuine files makes a million in the slow run. Both draw the same inputs each ti
 """
 
 import gzip
+import importlib.util
 import math
+import os
 import random
+import re
 import struct
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -302,3 +307,46 @@ def test_params_that_would_unfold_to_gigabytes_are_refused(line, path):
         assert tracemalloc.get_traced_memory()[1] < 5e6
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reader", ["idx", "params"])
+def test_inputs_guided_by_coverage(reader: str, path: Path, tmp_path: Path, record_property):
+    """atheris changes inputs until they reach new lines of the readers and of what these call."""
+    pytest.importorskip(
+        "atheris", reason="atheris is not installed (there is none for this Python)"
+    )
+    start = tmp_path / "start"
+    start.mkdir()
+    first = (
+        idx_content((2, 3, 3), bytes(18))
+        if reader == "idx"
+        else (ROOT / "params.yaml").read_bytes()
+    )
+    (start / "genuine").write_bytes(first)
+    options = [
+        "-max_total_time=40",
+        "-seed=1",
+        "-rss_limit_mb=2000",
+        "-timeout=20",
+        "-max_len=4000",
+    ]
+    result = subprocess.run(
+        [
+            sys.executable,
+            str(ROOT / "tests/guided/readers.py"),
+            reader,
+            str(path),
+            *options,
+            str(start),
+        ],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    tried = int(re.findall(r"Done (\d+) runs", result.stderr)[-1])
+    assert tried > 1000
+    record_property("inputs guided by coverage", tried)

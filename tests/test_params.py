@@ -17,8 +17,8 @@ SECTIONS = ("download", "preprocess", "train", "evaluate", "robustness")
 OUT_OF_RANGE = {
     "preprocess.validation_size": [-1, -0.1, 0.0, 1.0, 1.5, math.nan, math.inf],
     "preprocess.seed": [-1, 2**31],
-    "train.epochs": [0, -3],
-    "train.batch_size": [1, 0, -256],
+    "train.epochs": [0, -3, 10_001],
+    "train.batch_size": [1, 0, -256, 1_000_001],
     "train.learning_rate": [0.0, 0, -0.1, math.nan, math.inf],
     "train.muon_learning_rate": [0.0, -0.1, math.nan, math.inf],
     "train.momentum": [-0.1, 1.0, 1, math.nan, -math.inf],
