@@ -1,7 +1,7 @@
 """Fuzzing of the readers, guided by coverage: `python readers.py idx|params FILE [options]`.
 
-test_fuzz.py runs it, with atheris, for a bounded time. Any error but UserError ends it with the input that caused
-it; what is accepted must be what an independent decoder finds. FILE is where inputs are put.
+test_fuzz.py runs it, with atheris, for a bounded time. Any error but UserError ends it and shows
+the input that caused it; what is accepted must be what the file holds. Inputs are put in FILE.
 """
 
 import gzip
