@@ -84,7 +84,11 @@ def test_params_are_what_the_stage_reads(traced, stage):
 def test_outs_are_what_the_stage_writes(traced, stage):
     project, used = traced
     listed = {out["path"] for out in lock_entry(project, stage)["outs"]}
-    written = {path for path in used[stage]["written"] if not path.startswith(".dvc/tmp/")}
+    written = {
+        path
+        for path in used[stage]["written"]
+        if not path.startswith(".dvc/tmp/") and "__pycache__" not in path
+    }
     unlisted = {
         path
         for path in written
