@@ -150,6 +150,7 @@ def test_another_run_does_not_go_on_from_there(folder: Path, change: dict):
     assert not (folder / BACKUP).exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [b"PK\x03\x04 no archive", None], ids=["bad", "half"])
 def test_a_damaged_backup_is_left_aside(folder: Path, undisturbed: Path, damage: bytes | None):
     path = folder / BACKUP

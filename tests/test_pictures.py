@@ -206,6 +206,7 @@ def test_rare_cases_can_be_read(name: str, case: tuple):
     assert_readable(drawings(case)[name]())
 
 
+@pytest.mark.slow
 @EACH
 def test_the_same_inputs_give_the_same_bytes(name: str, tmp_path: Path):
     saved = []

@@ -380,6 +380,7 @@ def test_a_second_run_writes_the_same_bytes(folder: Path):
     assert written(folder) == before
 
 
+@pytest.mark.slow
 def test_seed_and_number_of_images_count(folder: Path):
     before = report(folder)
     change_params(folder, robustness__seed=1, robustness__images=10_000)
