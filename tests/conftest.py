@@ -3,11 +3,14 @@
 Tests go in by the doors that users have: a stage is run by its `main`, the pipeline by DVC.
 """
 
+import contextlib
+import io
 import os
 import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -57,9 +60,34 @@ def copy_project(target: Path) -> Path:
 def record_environment(folder: Path) -> None:
     """What the stage `environment` does, in `folder`."""
     shutil.copy(ROOT / "requirements.txt", folder)
+    run_stage(environment.main, folder)
+
+
+def run_stage(main: Callable[[], None], folder: Path, *arguments: str) -> str:
+    """Run a stage's `main` in `folder`, in this process; what it prints, to no terminal."""
+    output = io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        environment.main()
+        patch.setattr(sys, "argv", ["stage", *arguments])
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+            main()
+    return output.getvalue()
+
+
+def evaluated(folder: Path, **values) -> Path:
+    """Run all stages up to evaluate in `folder`: two small networks on digits, params as given."""
+    from stages import download, evaluate, preprocess, train  # here: TensorFlow takes seconds
+
+    shutil.copy(ROOT / "params.yaml", folder)
+    small = {"train__seeds": [0, 3], "train__epochs": 2, "train__network__filters": [4, 8, 8]}
+    change_params(folder, download__dataset="digits", **small, **values)
+    record_environment(folder)
+    run_stage(download.main, folder)
+    run_stage(preprocess.main, folder)
+    for seed in ("0", "3"):
+        run_stage(train.main, folder, "--seed", seed)
+    run_stage(evaluate.main, folder)
+    return folder
 
 
 def change_params(folder: Path, **values) -> None:

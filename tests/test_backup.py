@@ -1,7 +1,5 @@
 """Training that is killed goes on where it was and ends with the bytes of an undisturbed run."""
 
-import contextlib
-import io
 import os
 import re
 import shutil
@@ -12,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, change_params, record_environment
+from conftest import ROOT, change_params, record_environment, run_stage
 
 from stages import digits, preprocess, train
 from stages.progress import Progress
@@ -30,12 +28,7 @@ def outputs(folder: Path) -> dict[str, bytes]:
 
 def train_in(folder: Path) -> str:
     """Run the stage in `folder`; what it printed."""
-    output = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(output):
-        patch.chdir(folder)
-        patch.setattr(sys, "argv", ["train", "--seed", "0"])
-        train.main()
-    return output.getvalue()
+    return run_stage(train.main, folder, "--seed", "0")
 
 
 def remove_outputs(folder: Path) -> None:

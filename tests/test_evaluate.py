@@ -2,23 +2,20 @@
 `main` on `digits`. What is in the pictures: test_pictures.py.
 """
 
-import contextlib
-import io
 import json
 import shutil
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, change_params, record_environment
+from conftest import change_params, evaluated, run_stage
 from matplotlib import image as png
 from scipy.special import softmax
 from sklearn import metrics as sklearn_metrics
 
-from stages import datasets, download, evaluate, preprocess, scores, train
+from stages import datasets, evaluate, scores
 from stages.errors import UserError
 from stages.runtime import keras
 
@@ -173,40 +170,15 @@ def test_json_is_rounded_ends_in_a_line_feed_and_keeps_names_readable(tmp_path: 
 # --- The stage
 
 
-def run(main: Callable[[], None], folder: Path, *arguments: str) -> str:
-    """Run a stage in `folder`; what it prints, to no terminal."""
-    output = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(sys, "argv", ["stage", *arguments])
-        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
-            main()
-    return output.getvalue()
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which all four stages have run, with two small networks."""
-    folder = tmp_path_factory.mktemp("finished")
-    shutil.copy(ROOT / "params.yaml", folder)
-    change_params(
-        folder,
-        download__dataset="digits",
-        train__seeds=[0, 3],
-        train__epochs=2,
+    options = {"samples": 1, "mistakes": 5, "uncertain": 5}
+    return evaluated(
+        tmp_path_factory.mktemp("finished"),
         train__batch_size=128,
-        train__network__filters=[4, 8, 8],
-        evaluate__samples=1,
-        evaluate__mistakes=5,
-        evaluate__uncertain=5,
+        **{f"evaluate__{key}": value for key, value in options.items()},
     )
-    record_environment(folder)
-    run(download.main, folder)
-    run(preprocess.main, folder)
-    for seed in ("0", "3"):
-        run(train.main, folder, "--seed", seed)
-    run(evaluate.main, folder)
-    return folder
 
 
 @pytest.fixture
@@ -348,7 +320,7 @@ def test_a_second_run_writes_the_same_bytes(folder: Path):
     before = written(folder)
     for path in before:
         (folder / path).unlink()
-    run(evaluate.main, folder)
+    run_stage(evaluate.main, folder)
     assert written(folder) == before
 
 
@@ -359,7 +331,7 @@ def test_a_seed_that_has_left_the_list_leaves_no_trace(folder: Path, outputs: di
     before = [path.read_bytes() for path in kept]
     other = folder / "models/notes.txt"
     other.write_text("not a network")
-    printed = run(evaluate.main, folder)
+    printed = run_stage(evaluate.main, folder)
     assert "models/seed-0.keras: removed" in printed.replace("\\", "/")
     assert "plots/training/seed-0: removed" in printed.replace("\\", "/")
     assert {path.name for path in (folder / "models").iterdir()} == {"seed-3.keras", "notes.txt"}
@@ -388,7 +360,7 @@ def test_a_missing_input_is_refused_and_the_outputs_stay(folder: Path, name: str
     path = folder / name
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     with pytest.raises(UserError) as caught:
-        run(evaluate.main, folder)
+        run_stage(evaluate.main, folder)
     assert name in str(caught.value).replace("\\", "/")
     assert command in str(caught.value)
     assert "\n" not in str(caught.value)

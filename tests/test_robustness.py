@@ -8,14 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, change_params, record_environment
+from conftest import change_params, evaluated, run_stage
 from matplotlib import image as png
 from scipy import ndimage, stats
 from skimage import feature, transform
-from test_evaluate import run
 from test_pictures import assert_readable, texts_of
 
-from stages import corruption_pictures, datasets, download, evaluate, preprocess, robustness, train
+from stages import corruption_pictures, datasets, robustness
 from stages.corruptions import CORRUPTIONS
 from stages.errors import UserError
 from stages.runtime import keras
@@ -29,23 +28,8 @@ OUTPUTS = ("metrics/robustness.json", "plots/corruptions.png", "plots/robustness
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which all five stages have run, with two small networks."""
     folder = tmp_path_factory.mktemp("finished")
-    shutil.copy(ROOT / "params.yaml", folder)
-    change_params(
-        folder,
-        download__dataset="digits",
-        train__seeds=[0, 3],
-        train__epochs=2,
-        train__batch_size=64,
-        train__network__filters=[4, 8, 8],
-        robustness__images=300,
-    )
-    record_environment(folder)
-    run(download.main, folder)
-    run(preprocess.main, folder)
-    for seed in ("0", "3"):
-        run(train.main, folder, "--seed", seed)
-    run(evaluate.main, folder)
-    (folder / "printed.txt").write_text(run(robustness.main, folder), encoding="utf-8")
+    evaluated(folder, train__batch_size=64, robustness__images=300)
+    (folder / "printed.txt").write_text(run_stage(robustness.main, folder), encoding="utf-8")
     return folder
 
 
@@ -376,7 +360,7 @@ def test_a_second_run_writes_the_same_bytes(folder: Path):
     before = written(folder)
     for name in OUTPUTS:
         (folder / name).unlink()
-    run(robustness.main, folder)
+    run_stage(robustness.main, folder)
     assert written(folder) == before
 
 
@@ -384,7 +368,7 @@ def test_a_second_run_writes_the_same_bytes(folder: Path):
 def test_seed_and_number_of_images_count(folder: Path):
     before = report(folder)
     change_params(folder, robustness__seed=1, robustness__images=10_000)
-    run(robustness.main, folder)
+    run_stage(robustness.main, folder)
     content = report(folder)
     assert content["images"] == 360, "all there are"
     evaluated = json.loads((folder / "metrics/evaluate.json").read_text(encoding="utf-8"))
@@ -405,7 +389,7 @@ def test_a_missing_input_is_refused_and_the_outputs_stay(folder: Path, name: str
     before = written(folder)
     (folder / name).unlink()
     with pytest.raises(UserError) as caught:
-        run(robustness.main, folder)
+        run_stage(robustness.main, folder)
     assert name in str(caught.value).replace("\\", "/")
     assert command in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -422,7 +406,7 @@ HEADER = "index,actual,predicted,confidence\n"
 def test_predictions_of_other_images_are_refused(folder: Path, content: str):
     (folder / "plots/confusion.csv").write_bytes(content.encode("latin-1"))
     with pytest.raises(UserError, match=r"confusion.csv is not about the 360 test images"):
-        run(robustness.main, folder)
+        run_stage(robustness.main, folder)
 
 
 # --- Pictures

@@ -2,8 +2,6 @@
 it, that it learns, what it shows meanwhile, and how it fails.
 """
 
-import contextlib
-import io
 import json
 import os
 import re
@@ -16,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, change_params, record_environment
+from conftest import ROOT, change_params, record_environment, run_stage
 
 from stages import digits, preprocess, train
 from stages.errors import UserError
@@ -63,13 +61,7 @@ class Run:
 
 def run(folder: Path, seed: int) -> Run:
     """Train in `folder`, the output going to no terminal."""
-    output = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(sys, "argv", ["train", "--seed", str(seed)])
-        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
-            train.main()
-    return Run(folder, output.getvalue())
+    return Run(folder, run_stage(train.main, folder, "--seed", str(seed)))
 
 
 def prepare(folder: Path, validation_size: int | float = 0.1) -> Path:
