@@ -12,18 +12,14 @@ import re
 import textwrap
 from pathlib import Path
 
-import pandas as pd
-
 from stages import compare, datasets, network, params
 from stages.atomic import replacing
 from stages.errors import UserError, run_stage
+from stages.evaluate import disputed_labels
 
 README = Path("README.md")
 ROBUSTNESS = Path("metrics/robustness.json")
-DISPUTED = Path(__file__).with_name("disputed_labels.csv")
 SECTION = re.compile(r"(?<=<!-- written by `make card` -->\n).*(?=<!-- end of the card -->)", re.S)
-CLASSES = {"fashion_mnist": "articles of clothing", "kmnist": "cursive Japanese characters"}
-LICENCES = {"mnist": "CC BY-SA 3.0", "fashion_mnist": "MIT", "kmnist": "CC BY-SA 4.0"}
 
 
 def card(metrics: dict, robustness: dict | None, settings: params.Params) -> str:
@@ -41,13 +37,12 @@ def card(metrics: dict, robustness: dict | None, settings: params.Params) -> str
     if name != settings.download.dataset:
         chosen = settings.download.dataset
         raise UserError(f"{compare.METRICS} is of {name}, params.yaml of {chosen}: `dvc repro`")
-    subject, licence = CLASSES.get(name, "handwritten digits"), LICENCES.get(name, "CC BY 4.0")
-    images = 1_437 if name == "digits" else 60_000
+    dataset = datasets.find(name)
     size = settings.preprocess.validation_size
-    held_out = size if isinstance(size, int) else round(size * images)
-    classes = len(datasets.find(name).classes)
+    held_out = size if isinstance(size, int) else round(size * dataset.training_images)
+    classes = len(dataset.classes)
     model = network.build(classes, settings.train.network)
-    disputed = int((pd.read_csv(DISPUTED, comment="#")["dataset"] == name).sum())
+    disputed = len(disputed_labels(name))
     confusions = [f"{pair} ({count} times)" for pair, count in metrics["confusions"].items()]
     recall = {key: share for key, share in metrics["recall"].items() if key != "macro"}
     weakest = [f"{key} ({percent(recall[key])})" for key in sorted(recall, key=recall.get)[:2]]
@@ -60,17 +55,17 @@ def card(metrics: dict, robustness: dict | None, settings: params.Params) -> str
     parameters, trained by this pipeline. In: a grey image of 28×28 pixels, 0 (background) to 1
     (stroke). Out: probabilities of {classes} classes. Licence: [Apache-2.0](LICENSE).
 
-    **Intended use.** To classify single {subject}; to teach; to start a project from. Not for rows
-    or pages of them, nor for what is none of the classes (it names one all the same), nor for
-    decisions about people that no person checks.
+    **Intended use.** To classify single {dataset.subject}; to teach; to start a project from. Not
+    for rows or pages of them, nor for what is none of the classes (it names one all the same), nor
+    for decisions about people that no person checks.
 
     **Factors.** The files don't tell who made an image, with what, or how it was scanned: results
     by group are not known.
 
-    **Training data.** {name} ({licence}): {images - held_out:,} images, rotated by up to
-    {augment.rotation:g}°, shifted by {augment.shift:g} pixels, zoomed by {100 * augment.zoom:g} %
-    and sheared by {100 * augment.shear:g} %, at random; {held_out:,} more for validation, on
-    which settings were chosen.
+    **Training data.** {name} ({dataset.licence}): {dataset.training_images - held_out:,} images,
+    rotated by up to {augment.rotation:g}°, shifted by {augment.shift:g} pixels, zoomed by
+    {100 * augment.zoom:g} % and sheared by {100 * augment.shear:g} %, at random; {held_out:,} more
+    for validation, on which settings were chosen.
 
     **Evaluation data.** The {metrics["test_images"]:,} test images of {name}, on which nothing was
     chosen.{f" People doubt the labels of {disputed} of them." if disputed else ""}

@@ -31,17 +31,25 @@ class File:
 class Dataset:
     """One dataset: class names by label, published files by name, mirrors in order of trial.
 
-    A dataset without files is made on this machine (`digits`, see stages/digits.py).
+    The other fields are for its description: what an image shows, the licence, and how many images
+    there are to train on. A dataset without files is made on this machine (`digits`, see
+    stages/digits.py).
     """
 
+    subject: str
+    licence: str
+    training_images: int
     classes: tuple[str, ...]
     files: dict[str, File]
     mirrors: tuple[str, ...]
 
 
 CATALOGUE = {
-    # LeCun, Cortes, Burges: handwritten digits, 60,000 + 10,000. Licence: CC BY-SA 3.0.
+    # LeCun, Cortes, Burges.
     "mnist": Dataset(
+        subject="handwritten digits",
+        licence="CC BY-SA 3.0",
+        training_images=60_000,
         classes=DIGITS,
         files={
             TRAIN_IMAGES: File(
@@ -62,8 +70,11 @@ CATALOGUE = {
             "https://ossci-datasets.s3.amazonaws.com/mnist/",
         ),
     ),
-    # Xiao, Rasul, Vollgraf, arXiv 1708.07747: articles of clothing, 60,000 + 10,000. Licence: MIT.
+    # Xiao, Rasul, Vollgraf, arXiv 1708.07747.
     "fashion_mnist": Dataset(
+        subject="articles of clothing",
+        licence="MIT",
+        training_images=60_000,
         classes=(
             "T-shirt/top",
             "Trouser",
@@ -95,8 +106,11 @@ CATALOGUE = {
             "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
         ),
     ),
-    # Clanuwat et al., arXiv 1812.01718: cursive Japanese, 60,000 + 10,000. Licence: CC BY-SA 4.0.
+    # Clanuwat et al., arXiv 1812.01718.
     "kmnist": Dataset(
+        subject="cursive Japanese characters",
+        licence="CC BY-SA 4.0",
+        training_images=60_000,
         classes=("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
         files={
             TRAIN_IMAGES: File(
@@ -118,7 +132,14 @@ CATALOGUE = {
         ),
     ),
     # Alpaydin, Kaynak (UCI, 1998): 1,797 scans of 8×8 that scikit-learn carries; needs no network.
-    "digits": Dataset(classes=DIGITS, files={}, mirrors=()),
+    "digits": Dataset(
+        subject="handwritten digits",
+        licence="CC BY 4.0",
+        training_images=1_437,
+        classes=DIGITS,
+        files={},
+        mirrors=(),
+    ),
 }
 
 

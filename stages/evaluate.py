@@ -32,11 +32,6 @@ PREDICTIONS = Path("plots/confusion.csv")
 PICTURES = Path("plots")
 
 
-def mean_prediction(probabilities: list[np.ndarray]) -> np.ndarray:
-    """The mean over the networks, float32, shape (N, classes)."""
-    return np.mean(probabilities, axis=0, dtype=np.float64).astype(np.float32)
-
-
 def evaluate(
     labels: np.ndarray, probabilities: dict[int, np.ndarray], classes: tuple[str, ...]
 ) -> tuple[dict, np.ndarray]:
@@ -53,7 +48,7 @@ def evaluate(
         the number of images that all of them misread.
         The mean prediction, float32, shape (N, classes).
     """
-    mean = mean_prediction(list(probabilities.values()))
+    mean = scores.mean_prediction(list(probabilities.values()))
     result = scores.report(labels, mean, classes)
     if len(probabilities) > 1:
         reports = {
@@ -113,7 +108,7 @@ def main() -> None:
         "test_images": len(labels),
         "networks": len(seeds),
     }
-    mean_unscaled = mean_prediction(unscaled)
+    mean_unscaled = scores.mean_prediction(unscaled)
     result["calibration_error_unscaled"] = scores.calibration_error(labels, mean_unscaled)
     predicted = mean.argmax(axis=1)
     counts = confusion_matrix(labels, predicted, labels=range(len(classes)))
@@ -144,7 +139,7 @@ def main() -> None:
         "confidence": diagnostics.confidence_histogram(labels, mean),
         "occlusion": diagnostics.occlusion(
             *shown,
-            lambda erased: mean_prediction(
+            lambda erased: scores.mean_prediction(
                 [models.predict(model, erased) for model in networks.values()]
             ),
         ),

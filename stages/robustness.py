@@ -33,17 +33,6 @@ def corrupt(images: np.ndarray, name: str, seed: int) -> np.ndarray:
     return CORRUPTIONS[name](images, np.random.default_rng([seed, *name.encode()]))
 
 
-def score(labels: np.ndarray, predicted: np.ndarray) -> dict:
-    """Accuracy, its 95 % interval, and the number of errors, of two arrays of shape (N,)."""
-    errors = int((predicted != labels).sum())
-    right = len(labels) - errors
-    return {
-        "accuracy": right / len(labels),
-        "accuracy_95": scores.wilson_interval(right, len(labels)),
-        "errors": errors,
-    }
-
-
 def clean_predictions(
     labels: np.ndarray, classes: tuple[str, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -80,14 +69,14 @@ def main() -> None:
     sample = np.random.default_rng(seed).permutation(len(labels))[: settings.robustness.images]
     images, labels = images[sample, :, :, 0], labels[sample]
     predicted, confidence = predicted[sample], confidence[sample]
-    clean, results = score(labels, predicted), {}
+    clean, results = scores.accuracy(labels, predicted), {}
     examples = {"clean": (images[0], predicted[0], confidence[0])}
     for name in tqdm(CORRUPTIONS, "robustness", unit=" corruptions", disable=None, leave=False):
         corrupted = corrupt(images, name, seed)
         each = [models.predict(network, corrupted[..., None]) for network in networks]
-        mean = np.mean(each, axis=0, dtype=np.float64)
+        mean = scores.mean_prediction(each)
         predicted = mean.argmax(axis=1)
-        results[name] = score(labels, predicted)
+        results[name] = scores.accuracy(labels, predicted)
         examples[name] = (corrupted[0], predicted[0], mean[0].max())
         tqdm.write(f"{name}: accuracy {results[name]['accuracy']:.2%}")
 

@@ -55,6 +55,22 @@ def calibration_error(labels: np.ndarray, probabilities: np.ndarray, bins: int =
     return float(sum(abs(gaps[part].sum()) for part in parts) / len(labels))
 
 
+def mean_prediction(probabilities: list[np.ndarray]) -> np.ndarray:
+    """The mean over networks of probabilities of the same images, float32, shape (N, classes)."""
+    return np.mean(probabilities, axis=0, dtype=np.float64).astype(np.float32)
+
+
+def accuracy(labels: np.ndarray, predicted: np.ndarray) -> dict:
+    """Accuracy, its 95 % interval, and the number of errors, of two arrays of shape (N,)."""
+    errors = int((predicted != labels).sum())
+    right = len(labels) - errors
+    return {
+        "accuracy": right / len(labels),
+        "accuracy_95": wilson_interval(right, len(labels)),
+        "errors": errors,
+    }
+
+
 def report(labels: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...]) -> dict:
     """What is said of one set of predictions, as nested numbers.
 
@@ -64,19 +80,15 @@ def report(labels: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ..
     occurs recall 0.
     """
     predicted = probabilities.argmax(axis=1)
-    errors = int((predicted != labels).sum())
     per_class = metrics.precision_recall_fscore_support(
         labels, predicted, labels=range(len(classes)), zero_division=0
     )
-    scores = accuracy_and_loss(labels, probabilities)
     return {
-        "accuracy": scores["accuracy"],
-        "accuracy_95": wilson_interval(len(labels) - errors, len(labels)),
-        "errors": errors,
+        **accuracy(labels, predicted),
         "top2_accuracy": float(
             metrics.top_k_accuracy_score(labels, probabilities, k=2, labels=range(len(classes)))
         ),
-        "loss": scores["loss"],
+        "loss": accuracy_and_loss(labels, probabilities)["loss"],
         "brier_score": brier_score(labels, probabilities),
         "calibration_error": calibration_error(labels, probabilities),
         **{

@@ -14,7 +14,7 @@ from scipy import ndimage, stats
 from skimage import feature, transform
 from test_pictures import assert_readable, texts_of
 
-from stages import corruption_pictures, datasets, robustness
+from stages import corruption_pictures, datasets, robustness, scores
 from stages.corruptions import CORRUPTIONS
 from stages.errors import UserError
 from stages.runtime import keras
@@ -443,10 +443,10 @@ def test_error_rates_can_be_read(images: int, perfect: bool):
     }
     ones, zeros = np.ones(images, int), np.zeros(images, int)
     results = {
-        name: robustness.score(ones, np.r_[zeros[:count], ones[count:]])
+        name: scores.accuracy(ones, np.r_[zeros[:count], ones[count:]])
         for name, count in wrong.items()
     }
-    clean = robustness.score(ones, ones)
+    clean = scores.accuracy(ones, ones)
     figure = corruption_pictures.error_rates(results, clean, 0.25, images)
     assert_readable(figure)
     texts = texts_of(figure)
