@@ -1,7 +1,8 @@
 """Training batches: shuffled and augmented inside TensorFlow's graph, while the last one trains.
 
 Order and augmentation of a batch are a pure function of (seed, epoch, step): not of what ran
-before, nor of how many threads prepare it.
+before, nor of how many threads prepare it. A batch's images are read from their array when its turn
+comes: training on a memory-mapped file needs the memory of a few batches, however long the file.
 """
 
 import numpy as np
@@ -26,7 +27,7 @@ def training_batches(
     the same ones, sit that epoch out.
 
     Args:
-        images: float32, shape (N, height, width, channels); held in memory.
+        images: float32, shape (N, height, width, channels); may be memory-mapped, is not copied.
         labels: uint8, shape (N,).
         classes: width of the one-hot labels.
         batch_size: at most N.
@@ -39,8 +40,7 @@ def training_batches(
         one-hot float32 labels, shape (batch_size, classes).
     """
     count, steps = len(images), len(images) // batch_size
-    images = tf.constant(np.asarray(images))
-    labels = tf.one_hot(labels, classes)
+    labels = tf.constant(labels)
     # Two streams of random numbers that never meet.
     shuffle_seed = tf.constant(seed, tf.int64)
     augment_seed = shuffle_seed + SEEDS
@@ -54,7 +54,10 @@ def training_batches(
 
     def batch(step: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         pair = tf.stack([augment_seed, step])
-        return random_affine(tf.gather(images, rows), augment, pair), tf.gather(labels, rows)
+        # stateful=False: as a stateful function it could not run in two threads at once.
+        read = tf.numpy_function(images.__getitem__, [rows], images.dtype, stateful=False)
+        chosen = tf.ensure_shape(read, (batch_size, *images.shape[1:]))
+        return random_affine(chosen, augment, pair), tf.one_hot(tf.gather(labels, rows), classes)
 
     return (
         tf.data.Dataset.range(epochs.start, epochs.stop)

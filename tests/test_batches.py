@@ -2,9 +2,12 @@
 images it holds, in which order, and whether their labels have come along.
 """
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from stages import arrays
 from stages.batches import training_batches
 from stages.params import Augment
 
@@ -151,3 +154,32 @@ def test_a_batch_does_not_depend_on_whether_others_were_made():
 
 def test_augmentation_leaves_the_order_alone():
     np.testing.assert_array_equal(numbers(make(SOME)), numbers(make(NONE)))
+
+
+def test_a_memory_mapped_file_gives_the_same_bytes(tmp_path: Path):
+    np.save(tmp_path / "images.npy", IMAGES)
+    mapped = arrays.load(tmp_path / "images.npy")
+    dataset = training_batches(mapped, LABELS, CLASSES, BATCH, range(EPOCHS), SOME, 0)
+    assert_same(make(SOME), list(dataset.as_numpy_iterator()))
+
+
+def anonymous_memory() -> float:
+    """What this process owns, in 10⁶ bytes; pages of mapped files are not among it."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    line = next(line for line in status.splitlines() if line.startswith("RssAnon"))
+    return int(line.split()[1]) * 1024 / 1e6
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
+def test_a_memory_mapped_file_is_not_copied_into_memory(tmp_path: Path):
+    count = 200_000  # 627 MB in a file with a hole, which takes no disk
+    np.lib.format.open_memmap(
+        tmp_path / "images.npy", mode="w+", dtype=np.float32, shape=(count, 28, 28, 1)
+    )
+    mapped = arrays.load(tmp_path / "images.npy")
+    labels = np.zeros(count, np.uint8)
+    make()  # what TensorFlow takes at its first use
+    before = anonymous_memory()
+    dataset = training_batches(mapped, labels, CLASSES, BATCH, range(1), NONE, 0)
+    for _ in dataset.take(20):
+        assert anonymous_memory() - before < 0.2 * mapped.nbytes / 1e6
