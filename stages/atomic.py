@@ -1,8 +1,8 @@
 """Outputs appear whole or not at all."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 
@@ -19,8 +19,20 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        if error.errno and not error.filename:  # a write that failed does not say where
+        # A write that failed does not say where.
+        if error.errno and Path(error.filename or temporary) == temporary:
             error.filename = str(path)
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_together() -> Iterator[Callable[[Path], Path]]:
+    """Yield a function from a path to its temporary path; the block's end renames all of them.
+
+    When the block fails, all paths stay as they were. They are renamed from the last to the first.
+    What is written to a temporary path may itself be written by way of `replacing`.
+    """
+    with ExitStack() as outputs:
+        yield lambda path: outputs.enter_context(replacing(path))

@@ -22,7 +22,7 @@ from stages import (
     pictures,
     scores,
 )
-from stages.atomic import replacing
+from stages.atomic import replacing, replacing_together
 from stages.errors import run_stage
 
 DISPUTED = Path(__file__).with_name("disputed_labels.csv")
@@ -147,11 +147,13 @@ def main() -> None:
             {seed: curves.read(curves.CURVES / f"seed-{seed}") for seed in seeds}
         ),
     }
-    scores.write_json(METRICS_FILE, heading | result)
-    write_csv(pd.DataFrame(counts, classes, classes), CONFUSION_MATRIX, index_label="actual")
-    write_csv(frame, PREDICTIONS, index=False)
-    for name, figure in drawn.items():
-        pictures.save(figure, PICTURES / f"{name}.png")
+    matrix = pd.DataFrame(counts, classes, classes)
+    with replacing_together() as new:
+        scores.write_json(new(METRICS_FILE), heading | result)
+        write_csv(matrix, new(CONFUSION_MATRIX), index_label="actual")
+        write_csv(frame, new(PREDICTIONS), index=False)
+        for name, figure in drawn.items():
+            pictures.save(figure, new(PICTURES / f"{name}.png"))
     print(
         f"{settings.download.dataset}: {result['errors']} errors in {len(labels):,} test images, "
         f"accuracy {result['accuracy']:.2%}, {len(seeds)} network{'s' * (len(seeds) > 1)}"

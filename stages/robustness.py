@@ -11,6 +11,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from stages import arrays, corruption_pictures, datasets, models, params, pictures, scores
+from stages.atomic import replacing_together
 from stages.corruptions import CORRUPTIONS
 from stages.errors import UserError, run_stage
 
@@ -93,9 +94,10 @@ def main() -> None:
         EXAMPLES: corruption_pictures.gallery(examples, labels[0], classes),
         ERROR_RATES: corruption_pictures.error_rates(results, clean, mean_error, len(labels)),
     }
-    scores.write_json(METRICS_FILE, summary)
-    for path, figure in drawn.items():
-        pictures.save(figure, path)
+    with replacing_together() as new:
+        scores.write_json(new(METRICS_FILE), summary)
+        for path, figure in drawn.items():
+            pictures.save(figure, new(path))
     print(
         f"{len(labels):,} images: {mean_error:.2%} misread under {len(results)} corruptions, "
         f"{1 - clean['accuracy']:.2%} without"
