@@ -24,6 +24,7 @@ from stages import (
     params,
     scores,
 )
+from stages.atomic import replacing_together
 from stages.errors import UserError, run_stage
 from stages.muon import Muon
 from stages.params import Train
@@ -141,8 +142,11 @@ def main() -> None:
     if not all(np.isfinite(values["loss"]) for values in results.values()):
         raise UserError(f"the last step left a network that predicts no numbers; {DIVERGED}")
     temperature = calibration.temperature(model)
-    scores.write_json(METRICS / f"seed-{seed}.json", results | {"temperature": temperature})
-    models.save(model, models.path_of(seed))
+    with replacing_together() as new:
+        scores.write_json(
+            new(METRICS / f"seed-{seed}.json"), results | {"temperature": temperature}
+        )
+        models.save(model, new(models.path_of(seed)))
     saved.remove()
     for split, values in results.items():
         print(f"{split}: accuracy {values['accuracy']:.2%}, loss {values['loss']:.4f}")
