@@ -205,6 +205,49 @@ def test_ctrl_c_ends_with_a_clean_message_and_loses_nothing(
     end_undisturbed(project, expected)
 
 
+KILLED_AT_SIZE = """
+import resource, runpy, signal, sys
+_, size, module, *sys.argv[1:] = sys.argv
+signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(size), int(size)))
+runpy.run_module(module, run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize(
+    "stage", ["environment", "download", "preprocess", "page", "train@0", "evaluate", "robustness"]
+)
+def test_a_stage_killed_while_it_writes_leaves_old_outputs(
+    stage: str,
+    finished: Path,
+    undisturbed: tuple[dict, dict],
+    tmp_path: Path,
+    record_property: Callable[[str, int], None],
+):
+    """The system kills it at the first byte beyond a size: half of its largest output's."""
+    project = shutil.copytree(finished, tmp_path / "project", symlinks=True)
+    entry = yaml.safe_load((project / "dvc.lock").read_text(encoding="utf-8"))["stages"][stage]
+    outs = [project / out["path"] for out in entry["outs"] if (project / out["path"]).is_file()]
+    expected = {path: path.read_bytes() for path in outs}
+    size = max(map(len, expected.values())) // 2
+    for path in outs:
+        path.unlink()  # DVC may have linked it to its cache
+        path.write_text("an earlier result")
+    module, *arguments = entry["cmd"].removeprefix("python -m ").split()
+    killed = run(
+        *("python", "-B", "-c", KILLED_AT_SIZE, str(size), module, *arguments),
+        cwd=project,
+        check=False,
+        PYTHONPATH=str(project),
+    )
+    assert killed.returncode == -signal.SIGXFSZ, killed.stdout + killed.stderr
+    assert [path for path in outs if path.read_bytes() != b"an earlier result"] == []
+    run("python", "-m", module, *arguments, cwd=project, PYTHONPATH=str(project))
+    assert {path: path.read_bytes() for path in outs} == expected
+    assert not list(project.rglob("*.tmp"))
+    record_property("kills in the middle of a write survived", 1)
+
+
 REMAINS = {  # by the file that DVC was writing
     ".dvc/tmp/rwlock": ["", "{"],
     "dvc.lock": ["", "schema: '2.0'\nstages:\n  download:\n    cmd: python", "a: [", "stages:\n"],
