@@ -6,7 +6,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := run
-.PHONY: run test test-all lint plots notebook card lock clean help
+.PHONY: run fast best test test-all lint plots notebook card bench lock clean help
 
 run: .venv/installed  ## run the pipeline on MNIST (on digits if MNIST cannot be reached), show metrics
 	@python -m stages.recover
@@ -21,6 +21,13 @@ run: .venv/installed  ## run the pipeline on MNIST (on digits if MNIST cannot be
 	}
 	@echo
 	@python -c "print(open('metrics/evaluate.json').read())"
+
+# Presets are options of `dvc exp run`; `git checkout . && dvc checkout` goes back to the default.
+fast best: .venv/installed
+	@set -f; dvc exp run $$(cat presets/$@.txt)
+
+fast:  ## train a small network for one epoch: seconds
+best:  ## train a wide network for longer
 
 test: .venv/installed  ## run the tests (under 3 minutes on 2 cores)
 	pytest
@@ -46,6 +53,10 @@ notebook: .venv/installed  ## run MNIST.ipynb from top to bottom, with what the 
 
 card: .venv/installed  ## write the model card into README.md, from the metrics of the last run
 	python -m stages.card
+
+bench: .venv/installed  ## time training and dvc repro, see benchmarks/README.md: two hours
+	python -m benchmarks.bench
+	python -m benchmarks.overhead
 
 lock: .venv/installed  ## compile requirements.in to requirements.txt, with the newest versions
 	pip install --quiet uv

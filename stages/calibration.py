@@ -42,21 +42,20 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 def calibrated(
     model: keras.Model, images: np.ndarray, labels: np.ndarray, batch_size: int
 ) -> keras.Model:
-    """A network with the weights of `model` and the temperature that suits these images.
+    """A network from images to probabilities, with the temperature that suits these images.
 
     Args:
-        model: as stages.network builds it.
+        model: from images to logits, shape (N, classes); the result shares its weights.
         images: float32, shape (N, 28, 28, 1), not seen in training; if there are none, the
             temperature is 1, which changes nothing.
         labels: integers, shape (N,).
         batch_size: images at a time.
     """
-    logits = model.get_layer("classifier").output
     value = 1.0
     if len(labels):
-        found = keras.Model(model.inputs, logits).predict(images, batch_size=batch_size, verbose=0)
-        value = fit_temperature(found, labels)
-    scaled = keras.layers.Rescaling(1 / value, name=LAYER)(logits)
+        logits = model.predict(images, batch_size=batch_size, verbose=0)
+        value = fit_temperature(logits, labels)
+    scaled = keras.layers.Rescaling(1 / value, name=LAYER)(model.output)
     probabilities = keras.layers.Softmax(name="calibrated_probabilities")(scaled)
     return keras.Model(model.inputs, probabilities, name=model.name)
 

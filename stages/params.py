@@ -96,6 +96,7 @@ class Train(Section):
     momentum: Annotated[float, Field(ge=0, lt=1)]
     weight_decay: Annotated[float, Field(ge=0)]
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    average_shift: Annotated[int, Field(ge=0, le=14)]
     network: Network
     augment: Augment
 

@@ -7,6 +7,7 @@ test set is not among its dependencies, so nothing can be chosen on it.
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ from stages.progress import DIVERGED, Progress
 from stages.runtime import keras, seed_everything
 
 METRICS = Path("metrics/train")
+MEASURED = 5000  # training images that the network is measured on in the end, at most
 
 
 def train(
@@ -42,6 +44,7 @@ def train(
     seed: int,
     live: Live,
     saved: backup.Backup,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> keras.Model:
     """Train a network; a pure function of its first five arguments on a given machine.
 
@@ -53,6 +56,7 @@ def train(
         seed: of the initial weights, the order of the images and their augmentation.
         live: gets loss and accuracy after each epoch.
         saved: the state of an interrupted run to go on from, if any; gets it after each epoch.
+        callbacks: further ones, called before those of the pipeline.
 
     Raises:
         UserError: there are fewer images than fill a batch, or the loss became NaN or infinite.
@@ -109,7 +113,7 @@ def train(
             else None
         ),
         validation_batch_size=models.BATCH,
-        callbacks=[keras.callbacks.TerminateOnNaN(), progress, saved],
+        callbacks=[*callbacks, keras.callbacks.TerminateOnNaN(), progress, saved],
         shuffle=False,  # the batches are shuffled already
         verbose=0,
     )
@@ -133,7 +137,11 @@ def main() -> None:
     )
     with curves.create(curves.CURVES / f"seed-{seed}") as live:
         model = train(*splits["train"], splits["validation"], settings, seed, live, saved)
+    model = network.averaged_logits(model, settings.average_shift)
     model = calibration.calibrated(model, *splits["validation"], models.BATCH)
+    images, labels = splits["train"]
+    every = -(-len(labels) // MEASURED)
+    splits["train"] = images[::every], labels[::every]
     results = {
         split: scores.accuracy_and_loss(labels, models.predict(model, images))
         for split, (images, labels) in splits.items()

@@ -137,9 +137,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder with the project's params.yaml, set to `digits`; the test runs inside it."""
+    """An empty folder with the project's params.yaml, set to `digits`, a tenth for validation."""
     shutil.copy(ROOT / "params.yaml", tmp_path)
-    change_params(tmp_path, download__dataset="digits")
+    change_params(tmp_path, download__dataset="digits", preprocess__validation_size=0.1)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MNIST_MIRROR", raising=False)
     return tmp_path

@@ -54,9 +54,10 @@ def model() -> keras.Model:
 
 def test_the_network_gives_its_logits_over_the_temperature(model, images):
     labels = np.arange(64) % 4
-    scaled = calibration.calibrated(model, images, labels, batch_size=16)
+    unsoftened = network.averaged_logits(model, shift=0)
+    scaled = calibration.calibrated(unsoftened, images, labels, batch_size=16)
     value = calibration.temperature(scaled)
-    logits = keras.Model(model.inputs, model.get_layer("classifier").output).predict(images)
+    logits = unsoftened.predict(images)
     assert value == pytest.approx(calibration.fit_temperature(logits, labels))
     assert abs(value - 1) > 0.05
     found = scaled.predict(images, verbose=0)
@@ -67,7 +68,8 @@ def test_the_network_gives_its_logits_over_the_temperature(model, images):
 
 
 def test_without_images_it_changes_nothing(model, images):
-    scaled = calibration.calibrated(model, images[:0], np.zeros(0, np.uint8), batch_size=16)
+    logits = network.averaged_logits(model, shift=0)
+    scaled = calibration.calibrated(logits, images[:0], np.zeros(0, np.uint8), batch_size=16)
     assert calibration.temperature(scaled) == 1
     np.testing.assert_allclose(scaled.predict(images), model.predict(images), atol=1e-7)
 

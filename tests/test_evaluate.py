@@ -258,8 +258,8 @@ def test_json_tells_the_calibration_error_without_temperatures(finished: Path, t
     mean = 0
     for seed in (0, 3):
         model = keras.saving.load_model(finished / f"models/seed-{seed}.keras")
-        classifier = keras.Model(model.inputs, model.get_layer("classifier").output)
-        mean = mean + softmax(classifier.predict(images, verbose=0), axis=1) / 2
+        averaged = keras.Model(model.inputs, model.get_layer("mean_logits").output)
+        mean = mean + softmax(averaged.predict(images, verbose=0), axis=1) / 2
     content = results(finished)
     expected = scores.calibration_error(labels, mean)
     assert content["calibration_error_unscaled"] == pytest.approx(expected, abs=1e-5)

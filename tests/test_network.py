@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from stages import network
 from stages.params import Network
-from stages.runtime import keras
+from stages.runtime import keras, tf
 
 SMALL = Network(crop=2, filters=[3, 4, 5])
 
@@ -23,8 +24,9 @@ def small_network(crop: int = 2, classes: int = 10, seed: int = 0) -> keras.Mode
     return network.build(classes, Network(crop=crop, filters=SMALL.filters))
 
 
-def test_it_is_made_of_stock_keras_layers_only():
-    model = small_network()
+@pytest.mark.parametrize("shift", [0, 1])
+def test_what_is_kept_is_made_of_stock_keras_layers_only(shift: int):
+    model = network.averaged_logits(small_network(), shift)
     for layer in model.layers:
         assert type(layer).__module__.startswith("keras."), layer
         assert "lambda" not in type(layer).__name__.lower()
@@ -97,3 +99,42 @@ def test_the_global_seed_decides_the_weights():
     for one, two in zip(first, again, strict=True):
         np.testing.assert_array_equal(one, two)
     assert not np.array_equal(first[0], other[0])
+
+
+@pytest.mark.parametrize("crop", [0, 2])
+@pytest.mark.parametrize("shift", [0, 1, 3])
+def test_averaged_logits_are_those_of_the_image_and_its_four_shifts(crop: int, shift: int):
+    model, images = small_network(crop=crop), some_images()
+    offsets = {(0, 0), (shift, 0), (-shift, 0), (0, shift), (0, -shift)}
+    views = [ndimage.shift(images, (0, *offset, 0), order=0) for offset in offsets]
+    # The softmax takes only a constant per image from the logits: take it from them, too.
+    expected = np.mean([np.log(outputs(model, view)) for view in views], axis=0)
+    found = outputs(network.averaged_logits(model, shift), images)
+    np.testing.assert_allclose(
+        found - found.mean(axis=1, keepdims=True),
+        expected - expected.mean(axis=1, keepdims=True),
+        atol=1e-5,
+    )
+
+
+def test_fused_normalisation_gives_what_keras_own_does():
+    images = np.random.default_rng(1).normal(3, 2, (50, 6, 5, 4)).astype(np.float32)
+    fused, stock = (
+        kind(momentum=0.7, epsilon=1e-3)
+        for kind in (network.FusedBatchNormalization, keras.layers.BatchNormalization)
+    )
+    outcomes = []
+    for layer in (fused, stock):
+        layer.build(images.shape)
+        layer.gamma.assign([1, 2, 0.5, -1])
+        layer.beta.assign([0, 1, -1, 2])
+        with tf.GradientTape() as tape:
+            batch = tf.constant(images)
+            tape.watch(batch)
+            trained = layer(batch, training=True)
+            loss = tf.reduce_sum(trained * tf.sin(trained))
+        gradients = tape.gradient(loss, [batch, layer.gamma.value, layer.beta.value])
+        outcomes.append([trained, *gradients, *layer.weights, layer(images, training=False)])
+    for one, other in zip(*outcomes, strict=True):
+        # A relative 1 / (50 · 6 · 5 - 1) between the biased variance and the unbiased one.
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=2e-3)

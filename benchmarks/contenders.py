@@ -1,0 +1,267 @@
+"""One training run of one contender of the benchmark, in a process of its own.
+
+    python -m benchmarks.contenders notebook --seed 0 --output run.json
+
+Ours are the pipeline's own training, with the params of params.yaml and of presets/. The others are
+written here from their published descriptions and run as their users run them: by a plain fit,
+without determinism. The clock runs from building the network, with libraries loaded and images in
+memory, to the last step, and stands still while the test images are read after each epoch. What is
+found there is noted and used for nothing.
+"""
+
+import argparse
+import json
+import shlex
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from stages import arrays
+from stages.params import Params
+
+# A file of options for `dvc exp run` per preset.
+PRESETS = Path(__file__).resolve().parent.parent / "presets"
+MATRIX = 2048  # side of the square matrices whose product tells the machine's rate
+
+Images = tuple[np.ndarray, np.ndarray]  # and their labels
+
+
+class Clock:
+    """Seconds of training and, beside it, test errors."""
+
+    def __init__(self):
+        self.images, self.labels = load("test")
+        self.seconds, self.curve = 0.0, []
+
+    def start(self) -> None:
+        self.started = time.perf_counter()
+
+    def epoch_ends(self, predictor: Callable[[], Callable]) -> None:
+        """Stop, note the errors of the function that `predictor` makes, and go on.
+
+        Args:
+            predictor: makes a function from a block of images to scores by class.
+        """
+        self.seconds += time.perf_counter() - self.started
+        predict = predictor()
+        blocks = np.array_split(self.images, -(-len(self.images) // 1000))
+        found = np.concatenate([np.asarray(predict(block)).argmax(axis=1) for block in blocks])
+        self.curve.append(
+            {"seconds": self.seconds, "test_errors": int((found != self.labels).sum())}
+        )
+        self.start()
+
+
+def load(*splits: str) -> Images:
+    """Images and labels of these splits, one after the other, in memory."""
+    parts = [arrays.load_split(arrays.PROCESSED, split) for split in splits]
+    images, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return images, labels
+
+
+def preset(name: str) -> Params:
+    """params.yaml with the changes of a preset, or, as `default`, without any."""
+    values = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    if name != "default":
+        options = shlex.split((PRESETS / f"{name}.txt").read_text(encoding="utf-8"))
+        for option in options[1::2]:  # the others are -S
+            path, value = option.split("=", 1)
+            *sections, key = path.split(".")
+            section = values
+            for each in sections:
+                section = section[each]
+            section[key] = yaml.safe_load(value)
+    return Params.model_validate(values)
+
+
+def noting(result: Callable, clock: Clock):
+    """A Keras callback that notes the errors of `result(model)`, a network, after each epoch."""
+    import keras
+
+    class Note(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+            clock.epoch_ends(lambda: result(self.model).predict_on_batch)
+
+    return Note()
+
+
+def multiply_adds(model) -> int:
+    """Multiply-adds per image in the convolutions and fully connected layers of a training step.
+
+    The output of a layer, its gradient by the weights and the one by its input take equally many;
+    the last isn't needed for the first layer. Nothing else is counted as useful work.
+    """
+    counts = [
+        int(np.prod(layer.kernel.shape) * np.prod(layer.output.shape[1:-1]))
+        for layer in model.layers
+        if hasattr(layer, "kernel")
+    ]
+    return 3 * sum(counts) - counts[0]
+
+
+def ours(name: str, seed: int, epochs: int | None, clock: Clock) -> dict:
+    """The pipeline's training by a preset, and what its network says of the test images."""
+    from stages import backup, calibration, curves, models, network, train
+    from stages.runtime import keras
+
+    settings = preset(name).train
+    settings = settings.model_copy(update={"epochs": epochs or settings.epochs})
+    data, validation = load("train"), load("validation")
+
+    def result(model) -> keras.Model:
+        return network.averaged_logits(model, settings.average_shift)
+
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        live = stack.enter_context(curves.create(folder / "curves"))
+        saved = backup.Backup(folder / "backup.npz", "benchmark")
+        unseen = data[0][:0], data[1][:0]  # nothing is validated on the clock
+        clock.start()
+        model = train.train(*data, unseen, settings, seed, live, saved, [noting(result, clock)])
+    calibrated = calibration.calibrated(result(model), *validation, models.BATCH)
+    return {
+        "images": len(data[0]) // settings.batch_size * settings.batch_size,
+        "multiply_adds": multiply_adds(model),
+        "matrix_product_rate": matrix_product_rate(),
+        "probabilities": models.predict(calibrated, clock.images).astype(float).tolist(),
+    }
+
+
+def fit(layers: list, data: Images, batch_size: int, epochs: int, seed: int, clock: Clock) -> dict:
+    """Train a stack of Keras layers with Adam, by compile and fit."""
+    import keras
+
+    clock.start()
+    keras.utils.set_random_seed(seed)
+    model = keras.Sequential([keras.Input((28, 28, 1)), *layers])
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    note = noting(lambda model: model, clock)
+    model.fit(*data, batch_size=batch_size, epochs=epochs, verbose=0, callbacks=[note])
+    return {"images": len(data[0]), "multiply_adds": multiply_adds(model)}
+
+
+def notebook(seed: int, epochs: int | None, clock: Clock) -> dict:
+    """The network of many notebooks, after F. Chollet, "Deep Learning with Python" (2017)."""
+    from keras import layers
+
+    stack = [
+        layers.Conv2D(32, 3, activation="relu"),
+        layers.MaxPooling2D(2),
+        layers.Conv2D(64, 3, activation="relu"),
+        layers.MaxPooling2D(2),
+        layers.Conv2D(64, 3, activation="relu"),
+        layers.Flatten(),
+        layers.Dense(64, activation="relu"),
+        layers.Dense(10, activation="softmax"),
+    ]
+    return fit(stack, load("train", "validation"), 32, epochs or 10, seed, clock)
+
+
+def keras_example(seed: int, epochs: int | None, clock: Clock) -> dict:
+    """keras.io/examples/vision/mnist_convnet, which sets a tenth of the images aside."""
+    from keras import layers
+
+    stack = [
+        layers.Conv2D(32, 3, activation="relu"),
+        layers.MaxPooling2D(2),
+        layers.Conv2D(64, 3, activation="relu"),
+        layers.MaxPooling2D(2),
+        layers.Flatten(),
+        layers.Dropout(0.5),
+        layers.Dense(10, activation="softmax"),
+    ]
+    images, labels = load("train", "validation")
+    kept = len(images) * 9 // 10
+    return fit(stack, (images[:kept], labels[:kept]), 128, epochs or 15, seed, clock)
+
+
+def pytorch_example(seed: int, epochs: int | None, clock: Clock) -> dict:
+    """github.com/pytorch/examples, mnist; the data lie in memory as one tensor here."""
+    import torch
+    from torch import nn
+
+    images, labels = map(torch.from_numpy, load("train", "validation"))
+    channels_first = (0, 3, 1, 2)
+
+    def normalised(batch: torch.Tensor) -> torch.Tensor:
+        return (batch.permute(channels_first) - 0.1307) / 0.3081
+
+    images, labels = normalised(images).contiguous(), labels.long()
+    clock.start()
+    torch.manual_seed(seed)
+    model = nn.Sequential(
+        nn.Conv2d(1, 32, 3),
+        nn.ReLU(),
+        nn.Conv2d(32, 64, 3),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Dropout(0.25),
+        nn.Flatten(),
+        nn.Linear(9216, 128),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.Linear(128, 10),
+        nn.LogSoftmax(dim=1),
+    )
+    optimizer = torch.optim.Adadelta(model.parameters(), lr=1.0)
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.7)
+
+    def predict(batch: np.ndarray) -> np.ndarray:
+        model.eval()
+        with torch.no_grad():
+            return model(normalised(torch.from_numpy(batch))).numpy()
+
+    for _ in range(epochs or 14):
+        model.train()
+        for rows in torch.randperm(len(images)).split(64):
+            optimizer.zero_grad()
+            nn.functional.nll_loss(model(images[rows]), labels[rows]).backward()
+            optimizer.step()
+        schedule.step()
+        clock.epoch_ends(lambda: predict)
+    return {"images": len(images)}
+
+
+def matrix_product_rate() -> float:
+    """Multiply-adds per second of a float32 matrix product, the median of 20: the machine's own."""
+    from stages.runtime import tf
+
+    matrix = tf.random.normal((MATRIX, MATRIX))
+    seconds = []
+    for _ in range(20):
+        started = time.perf_counter()
+        tf.matmul(matrix, matrix).numpy()
+        seconds.append(time.perf_counter() - started)
+    return MATRIX**3 / float(np.median(seconds))
+
+
+CONTENDERS = {
+    "notebook": notebook,
+    "keras_example": keras_example,
+    "pytorch_example": pytorch_example,
+} | {
+    name: lambda seed, epochs, clock, name=name: ours(name, seed, epochs, clock)
+    for name in ("fast", "default", "best")
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("contender", choices=CONTENDERS)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--epochs", type=int, help="fewer or more than its own")
+    parser.add_argument("--output", type=Path, required=True, help="JSON file for what was found")
+    options = parser.parse_args()
+    clock = Clock()
+    found = CONTENDERS[options.contender](options.seed, options.epochs, clock)
+    found["curve"] = clock.curve
+    options.output.write_text(json.dumps(found), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

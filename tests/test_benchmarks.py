@@ -1,0 +1,86 @@
+"""The benchmark runs the pipeline's own training, and presets are params that the pipeline has."""
+
+import json
+import shlex
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from conftest import ROOT, evaluated, run
+
+from benchmarks import contenders
+from stages import figures
+from stages.params import Params
+
+PRESETS = sorted((ROOT / "presets").glob("*.txt"))
+
+
+@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
+def test_a_preset_is_options_that_change_params(path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(ROOT)
+    flags, options = (shlex.split(path.read_text())[start::2] for start in (0, 1))
+    assert set(flags) == {"-S"}
+    default = Params.model_validate(yaml.safe_load((ROOT / "params.yaml").read_text()))
+    found = contenders.preset(path.stem)
+    for option in options:
+        name, value = option.split("=")
+        before, after = default, found
+        for key in name.split("."):
+            before, after = getattr(before, key), getattr(after, key)
+        assert after == yaml.safe_load(value) != before
+
+
+def test_multiply_adds_of_a_network_counted_by_hand():
+    from stages import network
+    from stages.params import Network
+
+    model = network.build(10, Network(crop=2, filters=[3, 4, 5]))
+    # Places × window × channels in × channels out, at 12×12, 12×12 and 6×6.
+    forward = 144 * 25 * 3 + 144 * 9 * 3 * 4 + 36 * 9 * 4 * 5 + 5 * 10
+    assert contenders.multiply_adds(model) == 3 * forward - 144 * 25 * 3
+
+
+@pytest.mark.slow
+def test_it_measures_each_contender_and_the_pipelines_own_network(tmp_path: Path):
+    folder = evaluated(tmp_path)
+    names = ["notebook", "keras_example", "fast", "default"]
+    command = ["-m", "benchmarks.bench", "--seeds=1", "--epochs=2", "--output=results"]
+    printed = run(
+        "python", *command, "--contenders", *names, cwd=folder, PYTHONPATH=str(ROOT)
+    ).stdout
+    assert "\r" not in printed
+    epochs = pd.read_csv(folder / "results/runs.csv")
+    assert list(epochs["contender"]) == [name for name in names for _ in range(2)]
+    for _, run_of_one in epochs.groupby("contender"):
+        assert list(run_of_one["epoch"]) == [1, 2]
+        assert 0 < run_of_one["seconds"].iloc[0] < run_of_one["seconds"].iloc[1]
+    table = pd.read_csv(folder / "results/table.csv", index_col="contender")
+    # The same seed and params gave the pipeline's network: its errors are those of evaluate.
+    errors = json.loads((folder / "metrics/evaluate.json").read_text())["seeds"]["0"]["errors"]
+    of_default = epochs[epochs["contender"] == "default"]
+    assert of_default["test_errors"].iloc[-1] == errors
+    assert table.loc["default", "accuracy"] == pytest.approx(100 * (1 - errors / 360), abs=0.01)
+    assert table.loc["default", "averaged"] == pytest.approx(table.loc["default", "accuracy"])
+    assert table.loc["notebook", "of_notebook"] == 1
+    assert 0 < table.loc["default", "of_matrix_product"] < 1
+    assert (folder / "results/error_against_seconds.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_a_preset_runs_as_an_experiment(tmp_path: Path):
+    from conftest import copy_project
+
+    folder = copy_project(tmp_path / "project")
+    shutil.copytree(ROOT / "presets", folder / "presets")
+    options = shlex.split((folder / "presets/fast.txt").read_text())
+    run("dvc", "exp", "run", *options, cwd=folder)
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    for option in options[1::2]:
+        name, value = option.split("=")
+        found = params
+        for key in name.split("."):
+            found = found[key]
+        assert found == yaml.safe_load(value)
+    assert len(figures.SEEDS) >= len(contenders.CONTENDERS)
