@@ -46,6 +46,14 @@ NAMES = {
     "default": "ours, default",
     "best": "ours, best",
 }
+COLOURS = {
+    "notebook": figures.GREY,
+    "keras_example": "#e69f00",
+    "pytorch_example": "#cc79a7",
+    "fast": "#009e73",
+    "default": figures.BLUE,
+    "best": figures.ORANGE,
+}
 RESULTS = Path("benchmarks/results")
 REFERENCE = "notebook"  # its time of training is the unit
 
@@ -142,7 +150,7 @@ def draw(frame: pd.DataFrame, images: int) -> Figure:
     axes = figure.subplots()
     keys = []
     for index, contender in enumerate(contenders):
-        colour = figures.SEEDS[index % len(figures.SEEDS)]
+        colour = COLOURS[contender]
         marker = figures.MARKERS[index % len(figures.MARKERS)]
         own = frame[frame["contender"] == contender]
         ends = []
@@ -164,8 +172,8 @@ def draw(frame: pd.DataFrame, images: int) -> Figure:
         xlabel="seconds of training on this machine",
         ylabel=f"test error, % of {images:,} images",
     )
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    for axis, ticks in ((axes.xaxis, (1, 2, 5)), (axes.yaxis, (1, 2, 3, 5, 7))):
+        axis.set_major_locator(LogLocator(subs=ticks))
         axis.set_major_formatter(lambda value, _: f"{value:g}")
         axis.set_minor_formatter(NullFormatter())
     axes.grid()

@@ -11,7 +11,6 @@ import yaml
 from conftest import ROOT, evaluated, run
 
 from benchmarks import contenders
-from stages import figures
 from stages.params import Params
 
 PRESETS = sorted((ROOT / "presets").glob("*.txt"))
@@ -83,4 +82,3 @@ def test_a_preset_runs_as_an_experiment(tmp_path: Path):
         for key in name.split("."):
             found = found[key]
         assert found == yaml.safe_load(value)
-    assert len(figures.SEEDS) >= len(contenders.CONTENDERS)
