@@ -39,7 +39,7 @@ def timed(*command: str, folder: Path) -> float:
 
 
 def breakdown(folder: Path, images: int) -> dict[str, float]:
-    """Run `dvc repro` in `folder`: seconds by stage, before the first stage, and of training steps.
+    """Run all stages in `folder`: seconds by stage, before the first, and of training steps.
 
     Args:
         folder: a checkout of the project.
@@ -49,7 +49,7 @@ def breakdown(folder: Path, images: int) -> dict[str, float]:
     at, seconds, steps = "start of DVC", {}, 0.0
     began = last = time.perf_counter()
     with subprocess.Popen(
-        ["dvc", "repro"], cwd=folder, env=sources, stdout=subprocess.PIPE, text=True
+        ["dvc", "repro", "--force"], cwd=folder, env=sources, stdout=subprocess.PIPE, text=True
     ) as run:
         for line in run.stdout:
             if stage := STAGE.search(line):
