@@ -54,7 +54,7 @@ notebook: .venv/installed  ## run MNIST.ipynb from top to bottom, with what the 
 card: .venv/installed  ## write the model card into README.md, from the metrics of the last run
 	python -m stages.card
 
-bench: .venv/installed  ## time training and dvc repro, see benchmarks/README.md: two hours
+bench: .venv/installed  ## time training and dvc repro, see benchmarks/README.md: hours
 	python -m benchmarks.bench
 	python -m benchmarks.overhead
 

@@ -1,6 +1,6 @@
 """Test error against seconds of training: our presets and three well-known networks.
 
-    python -m benchmarks.bench                     everything: an hour and a half on two cores
+    python -m benchmarks.bench                     everything: some three hours on two cores
     python -m benchmarks.bench --seeds 1 --epochs 1     a look at whether it runs: minutes
 
 Each run is a process of its own (benchmarks/contenders.py). The contenders take turns, a seed
