@@ -145,15 +145,24 @@ def fit(layers: list, data: Images, batch_size: int, epochs: int, seed: int, clo
     return {"images": len(data[0]), "multiply_adds": multiply_adds(model)}
 
 
+def two_convolutions() -> list:
+    """How both of the Keras networks begin."""
+    from keras import layers
+
+    return [
+        layers.Conv2D(32, 3, activation="relu"),
+        layers.MaxPooling2D(2),
+        layers.Conv2D(64, 3, activation="relu"),
+        layers.MaxPooling2D(2),
+    ]
+
+
 def notebook(seed: int, epochs: int | None, clock: Clock) -> dict:
     """The network of many notebooks, after F. Chollet, "Deep Learning with Python" (2017)."""
     from keras import layers
 
     stack = [
-        layers.Conv2D(32, 3, activation="relu"),
-        layers.MaxPooling2D(2),
-        layers.Conv2D(64, 3, activation="relu"),
-        layers.MaxPooling2D(2),
+        *two_convolutions(),
         layers.Conv2D(64, 3, activation="relu"),
         layers.Flatten(),
         layers.Dense(64, activation="relu"),
@@ -167,10 +176,7 @@ def keras_example(seed: int, epochs: int | None, clock: Clock) -> dict:
     from keras import layers
 
     stack = [
-        layers.Conv2D(32, 3, activation="relu"),
-        layers.MaxPooling2D(2),
-        layers.Conv2D(64, 3, activation="relu"),
-        layers.MaxPooling2D(2),
+        *two_convolutions(),
         layers.Flatten(),
         layers.Dropout(0.5),
         layers.Dense(10, activation="softmax"),

@@ -219,7 +219,8 @@ def learning_curves(curves: dict[int, pd.DataFrame]) -> Figure:
         4,
         title,
         "Training images are randomly distorted, and scored while the weights still change: they "
-        "can be harder than validation images.",
+        "can be harder than validation images. Each is one view: the network that is kept may "
+        "average several.",
     )
     panels = figure.subplots(1, 2)
     for index, frame in enumerate(curves.values()):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from conftest import ROOT, evaluated, run
+from conftest import ROOT, copy_project, evaluated, run
 
 from benchmarks import contenders
 from stages.params import Params
@@ -69,8 +69,6 @@ def test_it_measures_each_contender_and_the_pipelines_own_network(tmp_path: Path
 
 @pytest.mark.slow
 def test_a_preset_runs_as_an_experiment(tmp_path: Path):
-    from conftest import copy_project
-
     folder = copy_project(tmp_path / "project")
     shutil.copytree(ROOT / "presets", folder / "presets")
     options = shlex.split((folder / "presets/fast.txt").read_text())
