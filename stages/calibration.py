@@ -9,6 +9,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
+from stages import models
 from stages.runtime import keras
 
 LAYER = "temperature"
@@ -39,9 +40,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     return float(np.exp(minimize_scalar(cross_entropy, bounds=(-3, 3), method="bounded").x))
 
 
-def calibrated(
-    model: keras.Model, images: np.ndarray, labels: np.ndarray, batch_size: int
-) -> keras.Model:
+def calibrated(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> keras.Model:
     """A network from images to probabilities, with the temperature that suits these images.
 
     Args:
@@ -49,12 +48,10 @@ def calibrated(
         images: float32, shape (N, 28, 28, 1), not seen in training; if there are none, the
             temperature is 1, which changes nothing.
         labels: integers, shape (N,).
-        batch_size: images at a time.
     """
     value = 1.0
     if len(labels):
-        logits = model.predict(images, batch_size=batch_size, verbose=0)
-        value = fit_temperature(logits, labels)
+        value = fit_temperature(models.predict(model, images), labels)
     scaled = keras.layers.Rescaling(1 / value, name=LAYER)(model.output)
     probabilities = keras.layers.Softmax(name="calibrated_probabilities")(scaled)
     return keras.Model(model.inputs, probabilities, name=model.name)

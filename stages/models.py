@@ -112,5 +112,10 @@ def load(path: Path, classes: int) -> keras.Model:
 
 
 def predict(model: keras.Model, images: np.ndarray) -> np.ndarray:
-    """Probabilities, float32, shape (N, classes), of float32 images, shape (N, 28, 28, 1)."""
-    return model.predict(images, batch_size=BATCH, verbose=0)
+    """What `model` says, float32, shape (N, classes), of float32 images, shape (N, 28, 28, 1).
+
+    Keras' own `predict` gives the same bytes in up to twice the time: it makes a tf.data pipeline
+    of the array at each call. N is at least 1.
+    """
+    parts = np.split(images, range(BATCH, len(images), BATCH))
+    return np.concatenate([model.predict_on_batch(part) for part in parts])

@@ -33,7 +33,7 @@ from stages.progress import DIVERGED, Progress
 from stages.runtime import keras, seed_everything
 
 METRICS = Path("metrics/train")
-MEASURED = 5000  # training images that the network is measured on in the end, at most
+MEASURED = 2000  # training images that the network is measured on in the end, at most
 
 
 def train(
@@ -138,7 +138,7 @@ def main() -> None:
     with curves.create(curves.CURVES / f"seed-{seed}") as live:
         model = train(*splits["train"], splits["validation"], settings, seed, live, saved)
     model = network.averaged_logits(model, settings.average_shift)
-    model = calibration.calibrated(model, *splits["validation"], models.BATCH)
+    model = calibration.calibrated(model, *splits["validation"])
     images, labels = splits["train"]
     every = -(-len(labels) // MEASURED)
     splits["train"] = images[::every], labels[::every]

@@ -55,7 +55,7 @@ def model() -> keras.Model:
 def test_the_network_gives_its_logits_over_the_temperature(model, images):
     labels = np.arange(64) % 4
     unsoftened = network.averaged_logits(model, shift=0)
-    scaled = calibration.calibrated(unsoftened, images, labels, batch_size=16)
+    scaled = calibration.calibrated(unsoftened, images, labels)
     value = calibration.temperature(scaled)
     logits = unsoftened.predict(images)
     assert value == pytest.approx(calibration.fit_temperature(logits, labels))
@@ -69,7 +69,7 @@ def test_the_network_gives_its_logits_over_the_temperature(model, images):
 
 def test_without_images_it_changes_nothing(model, images):
     logits = network.averaged_logits(model, shift=0)
-    scaled = calibration.calibrated(logits, images[:0], np.zeros(0, np.uint8), batch_size=16)
+    scaled = calibration.calibrated(logits, images[:0], np.zeros(0, np.uint8))
     assert calibration.temperature(scaled) == 1
     np.testing.assert_allclose(scaled.predict(images), model.predict(images), atol=1e-7)
 

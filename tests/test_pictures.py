@@ -581,6 +581,23 @@ def test_occlusion_finds_the_pixels_that_decide():
     assert images.min() == 1  # the input is left as it was
 
 
+@pytest.mark.parametrize("ink", [0, 1])
+def test_occlusion_asks_only_about_squares_with_ink(ink):
+    """Erasing nothing changes nothing: no prediction is needed, of a blank image none at all."""
+    images = np.zeros((1, 28, 28, 1), np.float32)
+    images[0, 14, 14] = ink
+    asked = []
+
+    def predict(values: np.ndarray) -> np.ndarray:
+        asked.append(len(values))
+        return np.tile(np.array([[0.25, 0.75]], np.float32), (len(values), 1))
+
+    probabilities = np.array([[0.75, 0.25]], np.float32)
+    figure = diagnostics.occlusion(images, np.array([0]), probabilities, ("ant", "bee"), predict)
+    assert asked == [diagnostics.PATCH**2] * ink
+    assert below(shown_images(figure)[1]) == ["✗ bee 75.0 %" if ink else "✓ ant 75.0 %"]
+
+
 def test_occlusion_shows_the_right_answer_of_median_confidence():
     images, labels, probabilities, classes = unsure_case(300)
     figure = diagnostics.occlusion(

@@ -3,6 +3,7 @@
 import ast
 import re
 import sys
+from importlib import import_module
 from importlib.metadata import packages_distributions
 
 from conftest import ROOT
@@ -13,6 +14,7 @@ DIRECT = (ROOT / "requirements.in").read_text(encoding="utf-8").splitlines()
 PINNED = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
 # What is run, and need not be imported.
 PROGRAMS = {"dvc", "nbconvert", "notebook", "pytest", "pytest-xdist", "ruff"}
+FASTER = {"ruamel-yaml-clib"}  # what another package imports if it is there
 
 
 def requirements(lines: list[str]) -> dict[str, tuple[Requirement, str]]:
@@ -50,7 +52,12 @@ def test_each_requirement_has_a_reason():
 def test_what_is_imported_is_required_and_what_is_required_is_used():
     direct = set(requirements(DIRECT))
     assert imported() - direct <= {"atheris", "dvc-render"}  # optional; a part of DVC
-    assert direct - imported() <= PROGRAMS
+    assert direct - imported() <= PROGRAMS | FASTER
+
+
+def test_dvc_reads_yaml_in_c():
+    parser = import_module("ruamel.yaml").YAML(typ="safe").Parser
+    assert parser.__name__ == "CParser"
 
 
 def test_everything_is_pinned_to_one_version():
