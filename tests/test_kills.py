@@ -29,7 +29,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(os.name != "posix", reason="kills a POSIX process group"),
 ]
-# Six chains make more than a hundred kills, in half an hour.
+# Four chains make some 160 kills, in a quarter of an hour or more.
 CHAINS = int(os.environ.get("KILL_CHAINS", "2"))
 KILLS = 5  # of each stage, and of DVC before its first stage, per chain
 STARTS = re.compile(r"^Running stage '(.+)'", re.MULTILINE)
