@@ -3,9 +3,10 @@
     python -m benchmarks.bench                     everything: some three hours on two cores
     python -m benchmarks.bench --seeds 1 --epochs 1     a look at whether it runs: minutes
 
-Each run is a process of its own (benchmarks/contenders.py). The contenders take turns, a seed
-each, so that a machine which slows down slows them all. After each run the folder of results has a
-table of all epochs (runs.csv), one of the contenders (table.csv), a picture, and a page of both.
+Each run is a process of its own (benchmarks/contenders.py). The contenders take turns, the runs of
+each spread over all the time, so that a machine which slows down slows them all. After each run the
+folder of results has a table of all epochs (runs.csv), one of the contenders (table.csv), a
+picture, and a page of both.
 """
 
 import argparse
@@ -258,12 +259,8 @@ def main() -> None:
         contenders = [name for name in contenders if name != "pytorch_example"]
     _, labels = arrays.load_split(arrays.PROCESSED, "test")
     counts = {name: min(SEEDS[name], options.seeds or SEEDS[name]) for name in contenders}
-    turns = [
-        (name, seed)
-        for seed in range(max(counts.values()))
-        for name, count in counts.items()
-        if seed < count
-    ]
+    turns = [(name, seed) for name, count in counts.items() for seed in range(count)]
+    turns.sort(key=lambda turn: (turn[1] + 0.5) / counts[turn[0]])  # each spread over all the time
     options.output.mkdir(parents=True, exist_ok=True)
     runs = {}
     with tqdm(turns, unit=" runs", disable=None, leave=False) as progress:

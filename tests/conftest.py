@@ -19,6 +19,12 @@ import yaml
 from stages import environment
 
 ROOT = Path(__file__).resolve().parent.parent
+LONG = ("test_pipeline", "test_train", "test_evaluate", "test_robustness")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first: none keeps one core busy in the end while the other has nothing to do."""
+    items.sort(key=lambda item: item.path.stem not in LONG)
 
 
 def copy_project(target: Path) -> Path:

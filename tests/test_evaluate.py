@@ -316,6 +316,7 @@ def test_pictures_are_wide_enough_and_not_blank(finished: Path, name: str):
     assert all(half.min() < 0.5 < half.max() for half in halves)
 
 
+@pytest.mark.slow
 def test_a_second_run_writes_the_same_bytes(folder: Path):
     before = written(folder)
     for path in before:

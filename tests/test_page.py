@@ -24,6 +24,7 @@ NO_CHROMIUM = "no chromium is installed, so no page can be opened"
 WEB = "https://cdn.jsdelivr.net/npm/"  # where DVC's pages have Vega from
 
 
+@pytest.mark.slow
 def test_stage_writes_the_same_script_in_every_process(workspace):
     page.main()
     script = page.SCRIPT.read_bytes()

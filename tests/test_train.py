@@ -240,6 +240,7 @@ def test_another_seed_gives_another_network_beside_the_first(first: Run, folder:
         assert not np.array_equal(mine, theirs)
 
 
+@pytest.mark.slow
 def test_another_seed_gives_another_order_to_the_same_initial_weights(
     first: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -257,6 +258,7 @@ def test_it_learns_with_the_projects_own_settings(folder: Path):
     assert metrics["train"]["accuracy"] >= 0.95
 
 
+@pytest.mark.slow
 def test_no_validation_images_no_validation_numbers(tmp_path: Path):
     result = run(prepare(tmp_path, validation_size=0), seed=0)
     metrics = result.metrics(0)
