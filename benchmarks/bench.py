@@ -184,6 +184,8 @@ def draw(frame: pd.DataFrame, images: int) -> Figure:
 
 def write(runs: dict[tuple[str, int], dict], labels: np.ndarray, folder: Path) -> pd.DataFrame:
     """Tables and picture of the runs so far into `folder`; returns the table."""
+    listed = {name: number for number, name in enumerate(NAMES)}
+    runs = dict(sorted(runs.items(), key=lambda run: (listed[run[0][0]], run[0][1])))
     frame, summary = curves(runs), table(runs, labels)
     for name, content in (("runs", frame), ("table", summary)):
         with replacing(folder / f"{name}.csv") as temporary:
