@@ -6,10 +6,9 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := run
-.PHONY: run fast best test test-all lint plots notebook card bench lock clean help
+.PHONY: run fast short best test test-all lint plots notebook card bench lock clean help
 
 run: .venv/installed  ## run the pipeline on MNIST (on digits if MNIST cannot be reached), show metrics
-	@python -m stages.recover
 	@dvc repro || { \
 	    python -m stages.download >/dev/null 2>&1; code=$$?; \
 	    if [ $$code -ne 3 ]; then exit 1; fi; \
@@ -23,10 +22,11 @@ run: .venv/installed  ## run the pipeline on MNIST (on digits if MNIST cannot be
 	@python -c "print(open('metrics/evaluate.json').read())"
 
 # Presets are options of `dvc exp run`; `git checkout . && dvc checkout` goes back to the default.
-fast best: .venv/installed
+fast short best: .venv/installed
 	@set -f; dvc exp run $$(cat presets/$@.txt)
 
 fast:  ## train a small network for one epoch: seconds
+short:  ## train the default's network for 3 epochs in place of 8
 best:  ## train a wide network for longer
 
 test: .venv/installed  ## run the tests (under 3 minutes on 2 cores)
@@ -70,10 +70,11 @@ clean:  ## remove what can be made again: data, models, the environment (not DVC
 help:  ## list these
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
-.venv/installed: requirements.txt
+.venv/installed: requirements.txt stages/recover.py
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 10) <= v <= (3, 13) and \
 	    "Python 3.10 to 3.13 is needed, $(PYTHON) is %d.%d: set PYTHON, as in make PYTHON=python3.12" % v)'
 	$(PYTHON) -m venv .venv
 	@echo "Installing what requirements.txt lists (about 1 GB to download): a few minutes"
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m stages.recover --install
 	@touch $@

@@ -1,33 +1,37 @@
 """Test error against seconds of training: our presets and three well-known networks.
 
-    python -m benchmarks.bench                     everything: some three hours on two cores
+    python -m benchmarks.bench                     everything: some two hours on two cores
     python -m benchmarks.bench --seeds 1 --epochs 1     a look at whether it runs: minutes
 
 Each run is a process of its own (benchmarks/contenders.py). The contenders take turns, the runs of
 each spread over all the time, so that a machine which slows down slows them all. After each run the
 folder of results has a table of all epochs (runs.csv), one of the contenders (table.csv), a
-picture, and a page of both.
+picture, and a page of both. An interrupted benchmark goes on where it stopped: what its runs found
+lies in the folder `unfinished` there, and counts while code, params, data and machine are the same.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import platform
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import yaml
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 from tqdm import tqdm
 
-from stages import arrays, figures, pictures
+from stages import arrays, environment, figures, pictures
 from stages.atomic import replacing
 from stages.errors import UserError, run_stage
 
@@ -36,6 +40,7 @@ SEEDS = {  # seeds per contender
     "keras_example": 2,
     "pytorch_example": 1,
     "fast": 10,
+    "short": 3,
     "default": 5,
     "best": 5,
 }
@@ -44,6 +49,7 @@ NAMES = {
     "keras_example": "Keras' MNIST example",
     "pytorch_example": "PyTorch's MNIST example",
     "fast": "ours, fast",
+    "short": "ours, short",
     "default": "ours, default",
     "best": "ours, best",
 }
@@ -52,11 +58,26 @@ COLOURS = {
     "keras_example": "#e69f00",
     "pytorch_example": "#cc79a7",
     "fast": "#009e73",
+    "short": "#56b4e9",
     "default": figures.BLUE,
     "best": figures.ORANGE,
 }
+MARKERS = dict(zip(NAMES, "os*^Dvp", strict=True))
 RESULTS = Path("benchmarks/results")
 REFERENCE = "notebook"  # its time of training is the unit
+
+
+def fingerprint(epochs: int | None) -> str:
+    """Of all that a run depends on but contender and seed: code, params, data, machine, epochs."""
+    code = Path(__file__).resolve().parent.parent
+    training = yaml.safe_load((code / "dvc.yaml").read_text(encoding="utf-8"))["stages"]["train"]
+    files = [code / path for path in training["deps"] if path.startswith("stages/")]
+    files += [code / "benchmarks/contenders.py", *(code / "presets").glob("*.txt")]
+    files += [environment.ENVIRONMENT, Path("params.yaml"), *arrays.PROCESSED.glob("*.npy")]
+    digest = hashlib.sha256(f"{machine()}, {epochs} epochs".encode())
+    for path in sorted(set(files)):
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
 
 
 def measure(contender: str, seed: int, epochs: int | None) -> dict:
@@ -150,9 +171,8 @@ def draw(frame: pd.DataFrame, images: int) -> Figure:
     )
     axes = figure.subplots()
     keys = []
-    for index, contender in enumerate(contenders):
-        colour = COLOURS[contender]
-        marker = figures.MARKERS[index % len(figures.MARKERS)]
+    for contender in contenders:
+        colour, marker = COLOURS[contender], MARKERS[contender]
         own = frame[frame["contender"] == contender]
         ends = []
         for _, run in own.groupby("seed"):
@@ -263,17 +283,35 @@ def main() -> None:
     counts = {name: min(SEEDS[name], options.seeds or SEEDS[name]) for name in contenders}
     turns = [(name, seed) for name, count in counts.items() for seed in range(count)]
     turns.sort(key=lambda turn: (turn[1] + 0.5) / counts[turn[0]])  # each spread over all the time
-    options.output.mkdir(parents=True, exist_ok=True)
-    runs = {}
+    key = fingerprint(options.epochs)
+    kept = options.output / "unfinished"
+    kept.mkdir(parents=True, exist_ok=True)
+    paths = {(name, seed): kept / f"{name}-{seed}.json" for name, seed in turns}
+    found = {
+        turn: json.loads(path.read_text(encoding="utf-8"))
+        for turn, path in paths.items()
+        if path.exists()
+    }
+    runs = {turn: run for turn, run in found.items() if run["key"] == key}
+    if runs:
+        print(f"{len(runs)} of {len(turns)} runs are taken from an interrupted benchmark: {kept}")
+    turns = [turn for turn in turns if turn not in runs]
     with tqdm(turns, unit=" runs", disable=None, leave=False) as progress:
         for name, seed in progress:
             progress.set_postfix_str(f"{name}, seed {seed}")
-            runs[name, seed] = run = measure(name, seed, options.epochs)
+            runs[name, seed] = run = measure(name, seed, options.epochs) | {"key": key}
+            with replacing(paths[name, seed]) as temporary:
+                temporary.write_text(json.dumps(run), encoding="utf-8")
             end = run["curve"][-1]
             progress.write(
                 f"{name}, seed {seed}: {end['test_errors']} errors, {end['seconds']:.1f} s"
             )
-            summary = write(runs, labels, options.output)
+            write(runs, labels, options.output)
+    summary = write(runs, labels, options.output)
+    for path in paths.values():
+        path.unlink()
+    with suppress(OSError):  # of other contenders there may be more
+        kept.rmdir()
     with pd.option_context("display.max_columns", None, "display.width", 200):
         print(summary.round(3).to_string(index=False))
 

@@ -252,7 +252,7 @@ CONTENDERS = {
     "pytorch_example": pytorch_example,
 } | {
     name: lambda seed, epochs, clock, name=name: ours(name, seed, epochs, clock)
-    for name in ("fast", "default", "best")
+    for name in ("fast", "short", "default", "best")
 }
 
 

@@ -109,14 +109,20 @@ def change_params(folder: Path, **values) -> None:
     path.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
 
 
-def run(*command: str, cwd: Path, check: bool = True, **environment: str):
-    """Run a program in `cwd`, `python` and `dvc` being this environment's; output as text."""
+def run(
+    *command: str,
+    cwd: Path,
+    check: bool = True,
+    python: str | Path = sys.executable,
+    **environment: str,
+):
+    """Run a program in `cwd`, `python` and `dvc` being `python`'s; output as text."""
     programs = {
-        "python": [sys.executable],
-        "dvc": [sys.executable, "-m", "dvc"],
+        "python": [python],
+        "dvc": [python, "-m", "dvc"],
     }
-    # dvc.yaml calls `python`: it must be the one that runs the tests.
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    # dvc.yaml calls `python`: it must be the same.
+    path = os.pathsep.join([str(Path(python).parent), os.environ["PATH"]])
     result = subprocess.run(
         [*programs.get(command[0], [command[0]]), *command[1:]],
         cwd=cwd,

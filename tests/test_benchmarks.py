@@ -1,8 +1,13 @@
 """The benchmark runs the pipeline's own training, and presets are params that the pipeline has."""
 
 import json
+import os
 import shlex
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -46,12 +51,32 @@ def test_it_measures_each_contender_and_the_pipelines_own_network(tmp_path: Path
     folder = evaluated(tmp_path)
     names = ["notebook", "keras_example", "fast", "default"]
     command = ["-m", "benchmarks.bench", "--seeds=1", "--epochs=2", "--output=results"]
-    printed = run(
-        "python", *command, "--contenders", *names, cwd=folder, PYTHONPATH=str(ROOT)
-    ).stdout
+    command += ["--contenders", *names]
+    # Interrupted, it goes on with what it had found, and with nothing of another state.
+    kept = folder / "results/unfinished"
+    started = subprocess.Popen(
+        [sys.executable, *command],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        start_new_session=True,
+    )
+    while not list(kept.glob("*.json")):
+        assert started.poll() is None
+        time.sleep(0.1)
+    os.killpg(started.pid, signal.SIGKILL)
+    started.wait()
+    (first,) = kept.glob("*.json")
+    before = json.loads(first.read_text())["curve"][-1]["seconds"]
+    (kept / f"{names[-1]}-0.json").write_text(json.dumps({"key": "of other code"}))
+
+    printed = run("python", *command, cwd=folder, PYTHONPATH=str(ROOT)).stdout
+    assert "1 of 4 runs" in printed
+    assert not kept.exists()
     assert "\r" not in printed
     epochs = pd.read_csv(folder / "results/runs.csv")
     assert list(epochs["contender"]) == [name for name in names for _ in range(2)]
+    of_first = epochs[epochs["contender"] == first.stem.removesuffix("-0")]
+    assert of_first["seconds"].iloc[-1] == pytest.approx(before, abs=1e-3)
     for _, run_of_one in epochs.groupby("contender"):
         assert list(run_of_one["epoch"]) == [1, 2]
         assert 0 < run_of_one["seconds"].iloc[0] < run_of_one["seconds"].iloc[1]
