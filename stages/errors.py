@@ -20,9 +20,22 @@ def run_stage(main: Callable[[], None]) -> None:
     Handles UserError, errors of the file system (a full disk, a missing permission) and Ctrl-C.
     Anything else is a bug in the pipeline and keeps its traceback.
     """
+    interrupted = False
+
+    def interrupt(number: int, frame) -> None:
+        nonlocal interrupted
+        interrupted = True
+        sys.unraisablehook = lambda unraisable: None  # of objects cut off in the making
+        raise KeyboardInterrupt
+
     try:
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # see stages/__init__.py
-        main()
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as of a job in the background
+            signal.signal(signal.SIGINT, interrupt)  # see stages/__init__.py
+        try:
+            main()
+        finally:
+            if interrupted:  # native code may have lost it, or made another error of it
+                raise KeyboardInterrupt
     except UserError as error:
         sys.exit(_fail(str(error), error.exit_code))
     except OSError as error:
