@@ -123,7 +123,7 @@ def ours(name: str, seed: int, epochs: int | None, clock: Clock) -> dict:
         unseen = data[0][:0], data[1][:0]  # nothing is validated on the clock
         clock.start()
         model = train.train(*data, unseen, settings, seed, live, saved, [noting(result, clock)])
-    calibrated = calibration.calibrated(result(model), *validation)
+    calibrated, _ = calibration.calibrated(result(model), *validation)
     return {
         "images": len(data[0]) // settings.batch_size * settings.batch_size,
         "multiply_adds": multiply_adds(model),

@@ -40,7 +40,9 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     return float(np.exp(minimize_scalar(cross_entropy, bounds=(-3, 3), method="bounded").x))
 
 
-def calibrated(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> keras.Model:
+def calibrated(
+    model: keras.Model, images: np.ndarray, labels: np.ndarray
+) -> tuple[keras.Model, np.ndarray]:
     """A network from images to probabilities, with the temperature that suits these images.
 
     Args:
@@ -48,13 +50,19 @@ def calibrated(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> ke
         images: float32, shape (N, 28, 28, 1), not seen in training; if there are none, the
             temperature is 1, which changes nothing.
         labels: integers, shape (N,).
+
+    Returns:
+        The network, and what it says of these images, float32, shape (N, classes).
     """
+    logits = np.zeros((0, model.output_shape[1]), np.float32)
     value = 1.0
     if len(labels):
-        value = fit_temperature(models.predict(model, images), labels)
-    scaled = keras.layers.Rescaling(1 / value, name=LAYER)(model.output)
-    probabilities = keras.layers.Softmax(name="calibrated_probabilities")(scaled)
-    return keras.Model(model.inputs, probabilities, name=model.name)
+        logits = models.predict(model, images)
+        value = fit_temperature(logits, labels)
+    rescaling = keras.layers.Rescaling(1 / value, name=LAYER)
+    softmax = keras.layers.Softmax(name="calibrated_probabilities")
+    network = keras.Model(model.inputs, softmax(rescaling(model.output)), name=model.name)
+    return network, np.asarray(softmax(rescaling(logits)))
 
 
 def temperature(model: keras.Model) -> float:

@@ -1,5 +1,6 @@
 """How a stage fails: one clear message, a non-zero exit code, no traceback for a user's mistake."""
 
+import gc
 import signal
 import sys
 from collections.abc import Callable
@@ -20,6 +21,8 @@ def run_stage(main: Callable[[], None]) -> None:
     Handles UserError, errors of the file system (a full disk, a missing permission) and Ctrl-C.
     Anything else is a bug in the pipeline and keeps its traceback.
     """
+    gc.freeze()  # what has been imported stays: not to be looked through again
+    gc.enable()  # see stages/__init__.py
     interrupted = False
 
     def interrupt(number: int, frame) -> None:

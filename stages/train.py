@@ -138,15 +138,14 @@ def main() -> None:
     with curves.create(curves.CURVES / f"seed-{seed}") as live:
         model = train(*splits["train"], splits["validation"], settings, seed, live, saved)
     model = network.averaged_logits(model, settings.average_shift)
-    model = calibration.calibrated(model, *splits["validation"])
+    model, of_validation = calibration.calibrated(model, *splits["validation"])
     images, labels = splits["train"]
     every = -(-len(labels) // MEASURED)
-    splits["train"] = images[::every], labels[::every]
-    results = {
-        split: scores.accuracy_and_loss(labels, models.predict(model, images))
-        for split, (images, labels) in splits.items()
-        if len(labels)
-    }
+    of_train = models.predict(model, images[::every])
+    results = {"train": scores.accuracy_and_loss(labels[::every], of_train)}
+    _, labels = splits["validation"]
+    if len(labels):
+        results["validation"] = scores.accuracy_and_loss(labels, of_validation)
     if not all(np.isfinite(values["loss"]) for values in results.values()):
         raise UserError(f"the last step left a network that predicts no numbers; {DIVERGED}")
     temperature = calibration.temperature(model)

@@ -55,12 +55,13 @@ def model() -> keras.Model:
 def test_the_network_gives_its_logits_over_the_temperature(model, images):
     labels = np.arange(64) % 4
     unsoftened = network.averaged_logits(model, shift=0)
-    scaled = calibration.calibrated(unsoftened, images, labels)
+    scaled, said = calibration.calibrated(unsoftened, images, labels)
     value = calibration.temperature(scaled)
     logits = unsoftened.predict(images)
     assert value == pytest.approx(calibration.fit_temperature(logits, labels))
     assert abs(value - 1) > 0.05
     found = scaled.predict(images, verbose=0)
+    np.testing.assert_array_equal(said, found)
     np.testing.assert_allclose(found, softmax(logits / value, axis=1), atol=1e-6)
     np.testing.assert_array_equal(found.argmax(axis=1), model.predict(images).argmax(axis=1))
     before = calibration.unscaled(found, value)
@@ -69,7 +70,8 @@ def test_the_network_gives_its_logits_over_the_temperature(model, images):
 
 def test_without_images_it_changes_nothing(model, images):
     logits = network.averaged_logits(model, shift=0)
-    scaled = calibration.calibrated(logits, images[:0], np.zeros(0, np.uint8))
+    scaled, said = calibration.calibrated(logits, images[:0], np.zeros(0, np.uint8))
+    assert said.shape == (0, 4)
     assert calibration.temperature(scaled) == 1
     np.testing.assert_allclose(scaled.predict(images), model.predict(images), atol=1e-7)
 
