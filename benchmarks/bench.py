@@ -31,9 +31,12 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 from tqdm import tqdm
 
-from stages import arrays, environment, figures, pictures
-from stages.atomic import replacing
-from stages.errors import UserError, run_stage
+from stages.base import arrays
+from stages import environment
+from stages.report import style as figures
+from stages.report import pictures
+from stages.base.files import replacing
+from stages.base.stage import UserError, run_stage
 
 SEEDS = {  # seeds per contender
     "notebook": 3,

@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from stages import arrays
-from stages.params import Params
+from stages.base import arrays
+from stages.base.params import Params
 
 # A file of options for `dvc exp run` per preset.
 PRESETS = Path(__file__).resolve().parent.parent / "presets"
@@ -106,8 +106,13 @@ def multiply_adds(model) -> int:
 
 def ours(name: str, seed: int, epochs: int | None, clock: Clock) -> dict:
     """The pipeline's training by a preset, and what its network says of the test images."""
-    from stages import backup, calibration, curves, models, network, train
-    from stages.runtime import keras
+    from stages.network import backup
+    from stages.prediction import calibration
+    from stages.network import curves
+    from stages.network import saved as models
+    from stages.network import architecture as network
+    from stages import train
+    from stages.network.runtime import keras
 
     settings = preset(name).train
     settings = settings.model_copy(update={"epochs": epochs or settings.epochs})
@@ -235,7 +240,7 @@ def pytorch_example(seed: int, epochs: int | None, clock: Clock) -> dict:
 
 def matrix_product_rate() -> float:
     """Multiply-adds per second of a float32 matrix product, the median of 20: the machine's own."""
-    from stages.runtime import tf
+    from stages.network.runtime import tf
 
     matrix = tf.random.normal((MATRIX, MATRIX))
     seconds = []

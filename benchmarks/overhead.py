@@ -21,9 +21,9 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.bench import RESULTS
-from stages.atomic import replacing
-from stages.datasets import RAW
-from stages.errors import UserError, run_stage
+from stages.base.files import replacing
+from stages.dataset.catalogue import RAW
+from stages.base.stage import UserError, run_stage
 
 STAGE = re.compile(r"Running stage '(.+)'")
 EPOCH = re.compile(r"^epoch \d+/\d+: .* ([\d,]+) images/s$")

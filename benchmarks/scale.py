@@ -41,10 +41,10 @@ import pandas as pd
 import yaml
 from tqdm import tqdm
 
-from stages import idx
-from stages.atomic import replacing
-from stages.datasets import RAW, TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
-from stages.errors import UserError, run_stage
+from stages.dataset import idx
+from stages.base.files import replacing
+from stages.dataset.catalogue import RAW, TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
+from stages.base.stage import UserError, run_stage
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path("benchmarks/results/scale.csv")

@@ -16,9 +16,10 @@ import requests
 import urllib3
 from tqdm import tqdm
 
-from stages import datasets, params
-from stages.datasets import RAW, Dataset, File
-from stages.errors import UserError, run_stage
+from stages.dataset import catalogue as datasets
+from stages.base import params
+from stages.dataset.catalogue import RAW, Dataset, File
+from stages.base.stage import UserError, run_stage
 
 TIMEOUT = (10, 20)  # seconds to connect, and to wait for the next bytes
 DEADLINE = 300  # seconds for one file: below 88 kB/s, another mirror is the better choice
@@ -60,7 +61,7 @@ def download(dataset: Dataset, folder: Path, mirror: str | None = None) -> None:
     partial.mkdir(parents=True, exist_ok=True)
     try:
         if not dataset.files:
-            from stages.digits import (
+            from stages.dataset.digits import (
                 write_digits,  # here: scikit-learn takes seconds to import
             )
 

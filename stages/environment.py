@@ -13,9 +13,9 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from stages import params
-from stages.atomic import replacing
-from stages.errors import UserError, run_stage
+from stages.base import params
+from stages.base.files import replacing
+from stages.base.stage import UserError, run_stage
 
 REQUIREMENTS = Path("requirements.txt")
 ENVIRONMENT = Path("data/environment.txt")

@@ -11,19 +11,17 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import confusion_matrix
 
-from stages import (
-    arrays,
-    calibration,
-    curves,
-    datasets,
-    diagnostics,
-    models,
-    params,
-    pictures,
-    scores,
-)
-from stages.atomic import replacing, replacing_together
-from stages.errors import run_stage
+from stages.base import arrays
+from stages.prediction import calibration
+from stages.network import curves
+from stages.dataset import catalogue as datasets
+from stages.report import diagnostics
+from stages.network import saved as models
+from stages.base import params
+from stages.report import pictures
+from stages.report import scores
+from stages.base.files import replacing, replacing_together
+from stages.base.stage import run_stage
 
 DISPUTED = Path(__file__).with_name("disputed_labels.csv")
 METRICS_FILE = Path("metrics/evaluate.json")

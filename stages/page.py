@@ -8,8 +8,8 @@ from pathlib import Path
 
 import vl_convert
 
-from stages.atomic import replacing
-from stages.errors import run_stage
+from stages.base.files import replacing
+from stages.base.stage import run_stage
 
 SCRIPT = Path("plots/vega.js")
 VEGA_LITE = "5.21"  # DVC's chart templates are written for Vega-Lite 5

@@ -10,10 +10,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from stages import arrays, datasets, idx, params
-from stages.arrays import PROCESSED
-from stages.datasets import RAW, TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
-from stages.errors import UserError, run_stage
+from stages.base import arrays
+from stages.dataset import catalogue as datasets
+from stages.dataset import idx
+from stages.base import params
+from stages.base.arrays import PROCESSED
+from stages.dataset.catalogue import RAW, TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
+from stages.base.stage import UserError, run_stage
 
 SIDE = 28  # pixels
 

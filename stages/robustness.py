@@ -10,10 +10,16 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from stages import arrays, corruption_pictures, datasets, models, params, pictures, scores
-from stages.atomic import replacing_together
-from stages.corruptions import CORRUPTIONS
-from stages.errors import UserError, run_stage
+from stages.base import arrays
+from stages.report import corruption_pictures
+from stages.dataset import catalogue as datasets
+from stages.network import saved as models
+from stages.base import params
+from stages.report import pictures
+from stages.report import scores
+from stages.base.files import replacing_together
+from stages.report.corruptions import CORRUPTIONS
+from stages.base.stage import UserError, run_stage
 
 # Clean images are read in evaluate. That it runs first has a second use: it removes the networks
 # that have left train.seeds, so that the checksum of the folder `models` is that of a clean run.

@@ -13,24 +13,22 @@ from pathlib import Path
 import numpy as np
 from dvclive import Live
 
-from stages import (
-    arrays,
-    backup,
-    batches,
-    calibration,
-    curves,
-    environment,
-    models,
-    network,
-    params,
-    scores,
-)
-from stages.atomic import replacing_together
-from stages.errors import UserError, run_stage
-from stages.muon import Muon
-from stages.params import Train
-from stages.progress import DIVERGED, Progress
-from stages.runtime import keras, seed_everything
+from stages.base import arrays
+from stages.network import backup
+from stages.network import batches
+from stages.prediction import calibration
+from stages.network import curves
+from stages import environment
+from stages.network import saved as models
+from stages.network import architecture as network
+from stages.base import params
+from stages.report import scores
+from stages.base.files import replacing_together
+from stages.base.stage import UserError, run_stage
+from stages.network.optimizer import Muon
+from stages.base.params import Train
+from stages.network.progress import DIVERGED, Progress
+from stages.network.runtime import keras, seed_everything
 
 METRICS = Path("metrics/train")
 MEASURED = 2000  # training images that the network is measured on in the end, at most

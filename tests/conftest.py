@@ -82,7 +82,10 @@ def run_stage(main: Callable[[], None], folder: Path, *arguments: str) -> str:
 
 def evaluated(folder: Path, **values) -> Path:
     """Run all stages up to evaluate in `folder`: two small networks on digits, params as given."""
-    from stages import download, evaluate, preprocess, train  # here: TensorFlow takes seconds
+    from stages import download
+    from stages import evaluate
+    from stages import preprocess
+    from stages import train  # here: TensorFlow takes seconds
 
     shutil.copy(ROOT / "params.yaml", folder)
     small = {"train__seeds": [0, 3], "train__epochs": 2, "train__network__filters": [4, 8, 8]}

@@ -5,9 +5,9 @@ goes, how a bar turns and slants, how far things grow. Nothing here looks at the
 import numpy as np
 import pytest
 
-from stages.augment import random_affine
-from stages.params import Augment
-from stages.runtime import keras, tf
+from stages.network.augment import random_affine
+from stages.base.params import Augment
+from stages.network.runtime import keras, tf
 
 SIDE = 28
 COUNT = 300  # enough for the largest of so many draws to come near its limit

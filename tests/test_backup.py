@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 from conftest import ROOT, change_params, record_environment, run_stage
 
-from stages import digits, preprocess, train
-from stages.progress import Progress
+from stages.dataset import digits
+from stages import preprocess
+from stages import train
+from stages.network.progress import Progress
 
 EPOCHS = 4
 BACKUP = Path(".dvc/tmp/training/seed-0.npz")

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages import arrays
-from stages.batches import training_batches
-from stages.params import Augment
+from stages.base import arrays
+from stages.network.batches import training_batches
+from stages.base.params import Augment
 
 COUNT, CLASSES, BATCH, EPOCHS = 53, 7, 8, 3
 STEPS = COUNT // BATCH

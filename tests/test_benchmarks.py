@@ -16,7 +16,7 @@ import yaml
 from conftest import ROOT, copy_project, evaluated, run
 
 from benchmarks import contenders
-from stages.params import Params
+from stages.base.params import Params
 
 PRESETS = sorted((ROOT / "presets").glob("*.txt"))
 
@@ -37,8 +37,8 @@ def test_a_preset_is_options_that_change_params(path: Path, monkeypatch: pytest.
 
 
 def test_multiply_adds_of_a_network_counted_by_hand():
-    from stages import network
-    from stages.params import Network
+    from stages.network import architecture as network
+    from stages.base.params import Network
 
     model = network.build(10, Network(crop=2, filters=[3, 4, 5]))
     # Places × window × channels in × channels out, at 12×12, 12×12 and 6×6.

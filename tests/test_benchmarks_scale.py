@@ -12,8 +12,9 @@ import pytest
 from conftest import ROOT, change_params, run
 
 from benchmarks import scale
-from stages import digits, idx
-from stages.datasets import RAW, TRAIN_IMAGES, TRAIN_LABELS
+from stages.dataset import digits
+from stages.dataset import idx
+from stages.dataset.catalogue import RAW, TRAIN_IMAGES, TRAIN_LABELS
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/status").exists(), reason="reads the memory of stages in /proc"

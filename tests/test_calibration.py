@@ -5,9 +5,10 @@ import pytest
 from scipy.special import softmax
 from sklearn.metrics import log_loss
 
-from stages import calibration, network
-from stages.params import Network
-from stages.runtime import keras
+from stages.prediction import calibration
+from stages.network import architecture as network
+from stages.base.params import Network
+from stages.network.runtime import keras
 
 
 def outcomes(temperature: float, count: int = 20_000) -> tuple[np.ndarray, np.ndarray]:

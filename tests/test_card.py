@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, change_params, run
 
-from stages import card, compare, params
-from stages.errors import UserError, run_stage
+from tools import card
+from tools import compare
+from stages.base import params
+from stages.base.stage import UserError, run_stage
 
 METRICS = {
     "dataset": "digits",

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from conftest import run
 
-from stages import compare
-from stages.errors import UserError
+from tools import compare
+from stages.base.stage import UserError
 
 
 def predictions(right: list[bool]) -> pd.DataFrame:

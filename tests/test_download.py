@@ -24,10 +24,11 @@ import numpy as np
 import pytest
 from conftest import ROOT, change_params, run
 
-from stages import datasets, download
-from stages.datasets import TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS, Dataset, File
+from stages.dataset import catalogue as datasets
+from stages import download
+from stages.dataset.catalogue import TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS, Dataset, File
 from stages.download import NoSourceError
-from stages.errors import UserError, run_stage
+from stages.base.stage import UserError, run_stage
 
 NAMES = (TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS)
 GENUINE = {name: np.random.default_rng(seed).bytes(3000) for seed, name in enumerate(NAMES)}

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, record_environment
 
-from stages import environment, train
-from stages.errors import UserError
+from stages import environment
+from stages import train
+from stages.base.stage import UserError
 
 RECORD = Path("data/environment.txt")
 

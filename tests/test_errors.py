@@ -9,7 +9,7 @@ from conftest import ROOT
 
 STAGE = """
 import os, signal
-from stages.errors import run_stage
+from stages.base.stage import run_stage
 
 class Callback:
     def __del__(self):

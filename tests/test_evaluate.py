@@ -15,9 +15,11 @@ from matplotlib import image as png
 from scipy.special import softmax
 from sklearn import metrics as sklearn_metrics
 
-from stages import datasets, evaluate, scores
-from stages.errors import UserError
-from stages.runtime import keras
+from stages.dataset import catalogue as datasets
+from stages import evaluate
+from stages.report import scores
+from stages.base.stage import UserError
+from stages.network.runtime import keras
 
 PNGS = (
     "predictions",

@@ -25,8 +25,9 @@ from conftest import ROOT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stages import idx, params
-from stages.errors import UserError
+from stages.dataset import idx
+from stages.base import params
+from stages.base.stage import UserError
 
 SLACK = 600_000  # bytes of Python's own buffers, and of an error with its message
 DIMENSIONS = (1, 3)  # of labels and of images

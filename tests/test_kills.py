@@ -25,7 +25,7 @@ import yaml
 from conftest import ROOT, copy_project, run
 from dvc.lock import Lock
 
-from stages.recover import recover
+from tools.recover import recover
 
 pytestmark = [
     pytest.mark.slow,

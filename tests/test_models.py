@@ -18,10 +18,12 @@ import numpy as np
 import pytest
 from conftest import ROOT, run
 
-from stages import arrays, models, network
-from stages.errors import UserError
-from stages.params import Network
-from stages.runtime import keras
+from stages.base import arrays
+from stages.network import saved as models
+from stages.network import architecture as network
+from stages.base.stage import UserError
+from stages.base.params import Network
+from stages.network.runtime import keras
 
 CLASSES = 10
 
@@ -143,8 +145,8 @@ def test_predictions_of_many_networks_come_without_warnings():
     # In a process of its own: TensorFlow says what it thinks of this only once or twice.
     code = """
 import numpy as np
-from stages import models
-from stages.runtime import keras
+from stages.network import saved as models
+from stages.network.runtime import keras
 layers = keras.layers
 for _ in range(6):
     network = keras.Sequential([keras.Input((28, 28, 1)), layers.Flatten(), layers.Dense(2)])

@@ -5,8 +5,8 @@ steps on inner kernels, Keras' own SGD for all other variables.
 import numpy as np
 import pytest
 
-from stages.muon import Muon, orthogonalise
-from stages.runtime import keras, tf
+from stages.network.optimizer import Muon, orthogonalise
+from stages.network.runtime import keras, tf
 
 RATE, RATIO, MOMENTUM, DECAY = 0.05, 1.5, 0.8, 0.1
 

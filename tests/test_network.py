@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from stages import network
-from stages.params import Network
-from stages.runtime import keras, tf
+from stages.network import architecture as network
+from stages.base.params import Network
+from stages.network.runtime import keras, tf
 
 SMALL = Network(crop=2, filters=[3, 4, 5])
 

@@ -9,8 +9,8 @@ import pytest
 import yaml
 from conftest import ROOT, change_params, run
 
-from stages import params
-from stages.errors import UserError
+from stages.base import params
+from stages.base.stage import UserError
 
 PROJECT = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
 SECTIONS = ("download", "preprocess", "train", "evaluate", "robustness")

@@ -19,7 +19,9 @@ from matplotlib.text import Text
 from scipy import stats
 from sklearn import metrics
 
-from stages import datasets, diagnostics, pictures
+from stages.dataset import catalogue as datasets
+from stages.report import diagnostics
+from stages.report import pictures
 
 DIGITS = datasets.DIGITS
 CLOTHES = datasets.find("fashion_mnist").classes

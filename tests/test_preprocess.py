@@ -15,9 +15,12 @@ import numpy as np
 import pytest
 from conftest import change_params
 
-from stages import datasets, download, idx, preprocess
-from stages.datasets import TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
-from stages.errors import UserError
+from stages.dataset import catalogue as datasets
+from stages import download
+from stages.dataset import idx
+from stages import preprocess
+from stages.dataset.catalogue import TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
+from stages.base.stage import UserError
 
 RAW = Path("data/raw")
 PROCESSED = Path("data/processed")

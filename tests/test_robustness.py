@@ -14,10 +14,13 @@ from scipy import ndimage, stats
 from skimage import feature, transform
 from test_pictures import assert_readable, texts_of
 
-from stages import corruption_pictures, datasets, robustness, scores
-from stages.corruptions import CORRUPTIONS
-from stages.errors import UserError
-from stages.runtime import keras
+from stages.report import corruption_pictures
+from stages.dataset import catalogue as datasets
+from stages import robustness
+from stages.report import scores
+from stages.report.corruptions import CORRUPTIONS
+from stages.base.stage import UserError
+from stages.network.runtime import keras
 
 # In these nothing is left to chance.
 SEEDLESS = {"defocus_blur", "scale", "brightness", "stripe", "canny_edges"}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stages import scores
+from stages.report import scores
 from stages.evaluate import disputed_labels
 
 

@@ -16,9 +16,11 @@ import pandas as pd
 import pytest
 from conftest import ROOT, change_params, record_environment, run_stage
 
-from stages import digits, preprocess, train
-from stages.errors import UserError
-from stages.runtime import keras
+from stages.dataset import digits
+from stages import preprocess
+from stages import train
+from stages.base.stage import UserError
+from stages.network.runtime import keras
 
 EPOCHS, BATCH = 2, 128
 TINY = {

@@ -11,7 +11,9 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["stages", "yaml", "gzip"]):
-    from stages import errors, idx, params
+    from stages.base import stage as errors
+    from stages.dataset import idx
+    from stages.base import params
 
 reader, path = sys.argv[1], Path(sys.argv[2])
 

@@ -4,8 +4,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from stages import figures
-from stages.figures import BLUE, SIDE
+from stages.report import style as figures
+from stages.report.style import BLUE, SIDE
 
 
 def gallery(

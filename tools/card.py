@@ -12,9 +12,12 @@ import re
 import textwrap
 from pathlib import Path
 
-from stages import compare, datasets, network, params
-from stages.atomic import replacing
-from stages.errors import UserError, run_stage
+from tools import compare
+from stages.dataset import catalogue as datasets
+from stages.network import architecture as network
+from stages.base import params
+from stages.base.files import replacing
+from stages.base.stage import UserError, run_stage
 from stages.evaluate import disputed_labels
 
 README = Path("README.md")

@@ -176,7 +176,7 @@ def main() -> None:
     if sys.argv[1:] == ["--install"]:
         install()
     elif sys.argv[1:]:
-        from stages.errors import UserError
+        from stages.base.stage import UserError
 
         raise UserError(f"expected nothing or --install, found {' '.join(sys.argv[1:])}")
     else:
@@ -184,6 +184,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from stages.errors import run_stage  # here: an environment's copy stands alone
+    from stages.base.stage import run_stage  # here: an environment's copy stands alone
 
     run_stage(main)

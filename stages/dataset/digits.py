@@ -10,8 +10,8 @@ import numpy as np
 from scipy import ndimage
 from sklearn.datasets import load_digits
 
-from stages import idx
-from stages.datasets import TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
+from stages.dataset import idx
+from stages.dataset.catalogue import TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
 
 TEST_SIZE = 360  # the last fifth: scans stand in writers' order, so most test writers are unseen
 

@@ -9,8 +9,8 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
-from stages import models
-from stages.runtime import keras
+from stages.network import saved as models
+from stages.network.runtime import keras
 
 LAYER = "temperature"
 

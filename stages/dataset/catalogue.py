@@ -7,7 +7,7 @@ the same code. To add one, add an entry to CATALOGUE; the README shows how.
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.errors import UserError
+from stages.base.stage import UserError
 
 RAW = Path("data/raw")  # where download puts the files, and preprocess finds them
 

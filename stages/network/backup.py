@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.atomic import replacing
-from stages.params import Train
-from stages.runtime import keras, tf
+from stages.base.files import replacing
+from stages.base.params import Train
+from stages.network.runtime import keras, tf
 
 FOLDER = Path(".dvc/tmp/training")  # no output: DVC removes those before a stage runs
 

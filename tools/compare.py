@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 import pandas as pd
 from scipy import stats
 
-from stages.errors import UserError, run_stage
+from stages.base.stage import UserError, run_stage
 
 METRICS = "metrics/evaluate.json"
 PREDICTIONS = "plots/confusion.csv"

@@ -5,8 +5,8 @@ import time
 from dvclive import Live
 from tqdm import tqdm
 
-from stages.errors import UserError
-from stages.runtime import keras
+from stages.base.stage import UserError
+from stages.network.runtime import keras
 
 DIVERGED = (
     "nothing was saved. Lower train.learning_rate or train.muon_learning_rate, or raise "

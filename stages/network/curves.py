@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 from dvclive import Live
 
-from stages.errors import UserError
+from stages.base.stage import UserError
 
 CURVES = Path("plots/training")  # a folder per seed
 

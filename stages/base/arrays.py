@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.atomic import replacing
-from stages.errors import UserError
+from stages.base.files import replacing
+from stages.base.stage import UserError
 
 PROCESSED = Path("data/processed")  # where preprocess puts the arrays
 

@@ -15,9 +15,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from PIL import Image
 
-from stages import figures
-from stages.atomic import replacing
-from stages.figures import GREY, MARKERS, SEEDS, SIDE, percent
+from stages.report import style as figures
+from stages.base.files import replacing
+from stages.report.style import GREY, MARKERS, SEEDS, SIDE, percent
 
 DPI = 130
 WIDEST = 12.4  # inches: a gallery takes fewer columns rather than be wider

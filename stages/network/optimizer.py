@@ -9,7 +9,7 @@ kellerjordan.github.io/posts/muon; kernels normalised as in K. Jordan's airbench
 Keras' own Muon leaves convolution kernels to Adam, hence this file.
 """
 
-from stages.runtime import keras, tf
+from stages.network.runtime import keras, tf
 
 # Quintic of the Newton–Schulz iteration, from the source above: steep at 0, so that five rounds
 # bring singular values between 0.003 and 1 to between 0.7 and 1.2.

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.atomic import replacing
-from stages.errors import UserError
+from stages.base.files import replacing
+from stages.base.stage import UserError
 
 LIMIT = 8 * 2**30  # bytes a file may unpack to: 170 times MNIST's training images
 DEFLATE_RATIO = (

@@ -11,8 +11,8 @@ them three quarters of their work. The stride of the stem quarters the cost of a
 MNIST's strokes are two to three pixels wide, and a 5×5 window still sees each of them whole.
 """
 
-from stages.params import Network
-from stages.runtime import keras, tf
+from stages.base.params import Network
+from stages.network.runtime import keras, tf
 
 SIDE = 28  # pixels
 

@@ -7,7 +7,7 @@ import numpy as np
 from scipy import stats
 from sklearn import metrics
 
-from stages.atomic import replacing
+from stages.base.files import replacing
 
 
 def accuracy_and_loss(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:

@@ -18,7 +18,7 @@ from pydantic import (
 )
 from yaml.composer import ComposerError
 
-from stages.errors import UserError
+from stages.base.stage import UserError
 
 
 def _distinct(values: list[int]) -> list[int]:

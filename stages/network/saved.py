@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.atomic import replacing
-from stages.errors import UserError
-from stages.runtime import keras
+from stages.base.files import replacing
+from stages.base.stage import UserError
+from stages.network.runtime import keras
 
 MODELS = Path("models")  # one network per seed
 BATCH = 1000  # images at a time in prediction: enough to keep the cores busy

@@ -7,9 +7,9 @@ comes: training on a memory-mapped file needs the memory of a few batches, howev
 
 import numpy as np
 
-from stages.augment import random_affine
-from stages.params import SEEDS, Augment
-from stages.runtime import tf
+from stages.network.augment import random_affine
+from stages.base.params import SEEDS, Augment
+from stages.network.runtime import tf
 
 
 def training_batches(

@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
-from stages import figures, scores
-from stages.figures import BLUE, GREY, ORANGE
+from stages.report import style as figures
+from stages.report import scores
+from stages.report.style import BLUE, GREY, ORANGE
 
 PATCH = 5  # side of the square that `occlusion` erases, in pixels
 
