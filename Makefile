@@ -6,28 +6,19 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := run
-.PHONY: run fast short best test test-all lint plots notebook card bench lock clean help
+.PHONY: run fast short best undo test test-all lint plots notebook card bench lock clean help
 
-run: .venv/installed  ## run the pipeline on MNIST (on digits if MNIST cannot be reached), show metrics
-	@dvc repro || { \
-	    python -m stages.download >/dev/null 2>&1; code=$$?; \
-	    if [ $$code -ne 3 ]; then exit 1; fi; \
-	    echo; \
-	    echo "No source of the dataset can be reached. Running on digits instead, the 1,797 scans"; \
-	    echo "that scikit-learn carries; params.yaml, dvc.lock and the metrics will say so."; \
-	    echo; \
-	    dvc exp run -S download.dataset=digits; \
-	}
-	@echo
-	@python -c "print(open('metrics/evaluate.json').read())"
+run: .venv/installed  ## run what has changed (on digits if MNIST cannot be reached), show the result
+	@python -m tools.run
 
-# Presets are options of `dvc exp run`; `git checkout . && dvc checkout` goes back to the default.
+fast:  ## try a small network, one epoch: seconds
+short:  ## try the default's network, 3 epochs in place of 8
+best:  ## try a wider network
 fast short best: .venv/installed
-	@set -f; dvc exp run $$(cat presets/$@.txt)
+	@set -f; python -m tools.run $$(cat presets/$@.txt)
 
-fast:  ## train a small network for one epoch: seconds
-short:  ## train the default's network for 3 epochs in place of 8
-best:  ## train a wide network for longer
+undo: .venv/installed  ## discard an experiment: back to the committed params, results and network
+	@python -m tools.undo
 
 test: .venv/installed  ## run the tests (under 3 minutes on 2 cores)
 	pytest
@@ -51,30 +42,30 @@ notebook: .venv/installed  ## run MNIST.ipynb from top to bottom, with what the 
 	    --ClearMetadataPreprocessor.preserve_nb_metadata_mask="{'kernelspec', ('language_info', 'name')}" \
 	    MNIST.ipynb
 
-card: .venv/installed  ## write the model card into README.md, from the metrics of the last run
-	python -m stages.card
+card: .venv/installed  ## fill in the numbers that README.md and docs/ quote, from the last run
+	python -m tools.card
 
-bench: .venv/installed  ## time training and dvc repro, see benchmarks/README.md: hours
+bench: .venv/installed  ## time training and dvc repro, see docs/benchmarks.md: hours
 	python -m benchmarks.bench
 	python -m benchmarks.overhead
 
 lock: .venv/installed  ## compile requirements.in to requirements.txt, with the newest versions
 	pip install --quiet uv
-	uv pip compile --upgrade --universal --python-version 3.10 --no-emit-index-url \
-	    --annotation-style line --custom-compile-command "make lock" --quiet \
+	uv pip compile --upgrade --universal --fork-strategy fewest --python-version 3.11 \
+	    --no-emit-index-url --annotation-style line --custom-compile-command "make lock" --quiet \
 	    requirements.in -o requirements.txt
 
 clean:  ## remove what can be made again: data, models, the environment (not DVC's cache)
-	rm -rf data models plots/vega.js dvc_plots .venv
+	rm -rf data/raw data/processed data/environment.txt models metrics/details plots/vega.js \
+	    dvc_plots .venv
 
 help:  ## list these
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
-.venv/installed: requirements.txt stages/recover.py
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 10) <= v <= (3, 13) and \
-	    "Python 3.10 to 3.13 is needed, $(PYTHON) is %d.%d: set PYTHON, as in make PYTHON=python3.12" % v)'
+.venv/installed: requirements.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 11) <= v <= (3, 13) and \
+	    "Python 3.11 to 3.13 is needed, $(PYTHON) is %d.%d: set PYTHON, as in make PYTHON=python3.12" % v)'
 	$(PYTHON) -m venv .venv
 	@echo "Installing what requirements.txt lists (about 1 GB to download): a few minutes"
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
-	$(BIN)/python -m stages.recover --install
 	@touch $@

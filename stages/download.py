@@ -1,14 +1,13 @@
-"""Stage 1, download: the four IDX files of the chosen dataset, genuine and whole, in data/raw.
+"""Stage download: the four IDX files of the chosen dataset, genuine and whole, in data/raw.
 
 Sources are tried one after the other until one delivers a file with the published SHA-256: first
-MNIST_MIRROR (a URL or a folder), then the catalogue's mirrors. pooch checks the digest, works on a
-temporary file and tries again after a pause. The files reach data/raw only when all four are there.
+MNIST_MIRROR (an address or a folder), then the catalogue's mirrors. pooch checks the digest, works
+on a temporary file and tries again after a pause. The files reach data/raw when all four are there.
 """
 
 import os
 import shutil
 import threading
-from collections import Counter
 from pathlib import Path
 
 import pooch
@@ -16,11 +15,13 @@ import requests
 import urllib3
 from tqdm import tqdm
 
-from stages.dataset import catalogue as datasets
 from stages.base import params
-from stages.dataset.catalogue import RAW, Dataset, File
 from stages.base.stage import UserError, run_stage
+from stages.dataset import catalogue, digits
+from stages.dataset.catalogue import RAW, Dataset, File
+from stages.dataset.settings import Download
 
+PARTIAL = Path(".dvc/tmp/download")  # survives a failure: a second run goes on from there
 TIMEOUT = (10, 20)  # seconds to connect, and to wait for the next bytes
 DEADLINE = 300  # seconds for one file: below 88 kB/s, another mirror is the better choice
 RETRIES = 2  # further tries of a source after a passing fault, 1 and 2 seconds later
@@ -36,11 +37,11 @@ class PassingError(UnreachableError, ValueError):
 
 
 class WrongFileError(Exception):
-    """A source delivered something that cannot be the published file."""
+    """A source delivered something that is not the published file."""
 
 
 class NoSourceError(UserError):
-    """No source could be reached; `make` tells this from other faults by the exit code."""
+    """No source could be reached; tools/run.py tells this from other faults by the exit code."""
 
     exit_code = 3
 
@@ -51,49 +52,40 @@ def download(dataset: Dataset, folder: Path, mirror: str | None = None) -> None:
     Args:
         dataset: an entry of the catalogue.
         folder: where the files go; if this fails, the files it holds stay as they are.
-        mirror: a URL or a folder to try before the catalogue's mirrors.
+        mirror: an address or a folder to try before the catalogue's mirrors; that it delivers
+            nothing is an error, since somebody named it. Files of another dataset are no error.
 
     Raises:
         NoSourceError: no source could be reached for some file.
-        UserError: sources were reached, but none has the genuine file.
+        UserError: `mirror` delivered nothing, or no source has the genuine file.
     """
-    partial = folder / "partial.tmp"  # survives a failure, so that a second run goes on from there
-    partial.mkdir(parents=True, exist_ok=True)
-    try:
-        if not dataset.files:
-            from stages.dataset.digits import (
-                write_digits,  # here: scikit-learn takes seconds to import
-            )
-
-            write_digits(partial)
-            print("digits: made from the scans that scikit-learn carries")
-        failures = Counter({source: 0 for source in [mirror, *dataset.mirrors] if source})
-        for name, file in dataset.files.items():
-            if _is_genuine(folder / name, file):
-                (partial / name).unlink(missing_ok=True)  # left by a fetch of another dataset
-                print(f"{name}: already there")
-            elif _is_genuine(partial / name, file):
-                print(f"{name}: already fetched by an earlier run")
-            else:
-                print(f"{name}: from {_fetch(name, file, partial, failures)}", flush=True)
-        for path in partial.glob("*.gz"):
-            path.chmod(0o644)  # pooch's temporary files are for their owner alone
-            os.replace(path, folder / path.name)
-    finally:
-        if not any(partial.glob("*.gz")):
-            shutil.rmtree(partial)
+    PARTIAL.mkdir(parents=True, exist_ok=True)
+    if not dataset.files:
+        digits.write_digits(PARTIAL)
+        print("digits: made from the scans that scikit-learn carries")
+    sources = [mirror] * bool(mirror) + list(dataset.mirrors)
+    for name, file in dataset.files.items():
+        for path, where in ((folder / name, "already there"), (PARTIAL / name, "fetched earlier")):
+            if path.is_file() and pooch.file_hash(str(path)) == file.sha256:
+                print(f"{name}: {where}")
+                break
+        else:
+            source = _fetch(name, file, sources, mirror)
+            print(f"{name}: from {source}", flush=True)
+            sources.sort(key=lambda other: other != source)  # what delivers comes first
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in PARTIAL.glob("*.gz"):
+        path.chmod(0o644)  # pooch's temporary files are for their owner alone
+        os.replace(path, folder / path.name)
+    shutil.rmtree(PARTIAL)
 
 
-def _is_genuine(path: Path, file: File) -> bool:
-    return path.is_file() and pooch.file_hash(str(path)) == file.sha256
-
-
-def _fetch(name: str, file: File, folder: Path, failures: Counter) -> str:
-    """Get one file from the first source that has it; return that source, count the failures."""
+def _fetch(name: str, file: File, sources: list[str], mirror: str | None) -> str:
+    """Get one file into PARTIAL from the first source that has it; return that source."""
     causes = {}
-    for source in sorted(failures, key=failures.__getitem__):  # those that failed before come last
+    for source in sources:
         fetcher = pooch.create(
-            path=folder,
+            path=PARTIAL,
             base_url=source if source.endswith("/") else f"{source}/",
             registry={name: f"sha256:{file.sha256}"},
             retry_if_failed=RETRIES,
@@ -102,33 +94,37 @@ def _fetch(name: str, file: File, folder: Path, failures: Counter) -> str:
         try:
             fetcher.fetch(name, downloader=lambda url, to, _, get=get: get(url, Path(to), file))
             return source
-        except (UnreachableError, WrongFileError) as cause:
+        except UnreachableError as cause:
+            if source == mirror:
+                raise UserError(
+                    f"MNIST_MIRROR={mirror}: {name}: {cause}. Correct it, or unset it to use the "
+                    "sources of the catalogue"
+                ) from None
             causes[source] = cause
-        except ValueError as error:  # pooch's word for a wrong digest
-            causes[source] = WrongFileError(str(error).split(". ")[0])
-        failures[source] += 1
+        except (WrongFileError, ValueError) as cause:  # ValueError: pooch's word for a wrong digest
+            causes[source] = WrongFileError(str(cause).split(". ")[0])
     reached = any(isinstance(cause, WrongFileError) for cause in causes.values())
     raise (UserError if reached else NoSourceError)(
         f"{name}: no source has it.\n"
         + "".join(f"  {source}: {cause}\n" for source, cause in causes.items())
-        + "What you can do: try again later; or set MNIST_MIRROR to a URL or a folder that has the "
-        "file;\nor run without a network: dvc exp run -S download.dataset=digits"
+        + "What you can do: try again later; or set MNIST_MIRROR to an address or a folder that "
+        "has the file;\nor do without a network: dvc exp run -S download.dataset=digits"
     )
 
 
 def _copy(source: str, target: Path, file: File) -> None:
     """Copy one file from a folder."""
     path = Path(source).expanduser()
-    if not path.is_file():
-        raise UnreachableError(
-            "no such file in that folder" if path.parent.is_dir() else "no folder"
-        )
     try:
         with open(path, "rb") as original:
-            content = original.read(file.size + 1)
+            target.write_bytes(original.read(file.size + 1))
+    except FileNotFoundError:
+        found = "no such file in that folder" if path.parent.is_dir() else "no such folder"
+        raise UnreachableError(found) from None
     except OSError as error:
+        if error.filename != str(path):  # it is the target that cannot be written
+            raise
         raise UnreachableError(f"cannot be read: {error.strerror}") from None
-    target.write_bytes(content)
     _check_size(target, file)
 
 
@@ -213,7 +209,7 @@ def _innermost(error: BaseException) -> str:
 
 
 def main() -> None:
-    dataset = datasets.find(params.load().download.dataset)
+    dataset = catalogue.find(params.load("download", Download).dataset)
     pooch.get_logger().setLevel("WARNING")  # it would report each temporary file
     download(dataset, RAW, os.environ.get("MNIST_MIRROR"))
 

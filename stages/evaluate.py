@@ -1,39 +1,34 @@
-"""Stage 4, evaluate: the one look at the test set; numbers into metrics, pictures into plots.
+"""Stage evaluate: the one look at the test images; numbers into metrics, pictures into plots.
 
-Each network is scored alone; with several seeds, what is shown and what counts as the prediction is
-the mean of their probabilities.
+Each network is scored alone; with several seeds, the prediction is the mean of their probabilities.
 """
 
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from sklearn.metrics import confusion_matrix
 
-from stages.base import arrays
-from stages.prediction import calibration
-from stages.network import curves
-from stages.dataset import catalogue as datasets
-from stages.report import diagnostics
-from stages.network import saved as models
-from stages.base import params
-from stages.report import pictures
-from stages.report import scores
-from stages.base.files import replacing, replacing_together
+from stages.base import arrays, params
+from stages.base.files import replacing_together, write_csv, write_json
 from stages.base.stage import run_stage
+from stages.dataset import catalogue
+from stages.dataset.settings import Download
+from stages.network.settings import Seeds, folder_of
+from stages.prediction.predict import Predictor, load_results
+from stages.report import pictures, scores
+from stages.report.settings import Evaluate
 
-DISPUTED = Path(__file__).with_name("disputed_labels.csv")
-METRICS_FILE = Path("metrics/evaluate.json")
-CONFUSION_MATRIX = Path("metrics/confusion_matrix.csv")
-PREDICTIONS = Path("plots/confusion.csv")
-PICTURES = Path("plots")
+METRICS = Path("metrics/evaluate.json")
+MISCLASSIFIED = Path("metrics/misclassified.csv")
+DETAILS = Path("metrics/details")
+PLOTS = Path("plots/evaluate")
 
 
-def evaluate(
+def details(
     labels: np.ndarray, probabilities: dict[int, np.ndarray], classes: tuple[str, ...]
-) -> tuple[dict, np.ndarray]:
-    """Score the networks alone and together.
+) -> dict:
+    """All scores of the mean prediction, and with several seeds those of each network.
 
     Args:
         labels: integers, shape (N,).
@@ -41,121 +36,105 @@ def evaluate(
         classes: names by label.
 
     Returns:
-        The report of the mean prediction; with several seeds it has the reports of each under
-        `seeds`, their mean and standard deviation (of a sample, n - 1) under `mean` and `std`, and
-        the number of images that all of them misread.
-        The mean prediction, float32, shape (N, classes).
+        Nested numbers; with several seeds also `seeds`, the scores of each, `mean` and `std` (of a
+        sample, n - 1) of these, and `errors_of_all_seeds`, how many images all misclassify.
     """
-    mean = scores.mean_prediction(list(probabilities.values()))
-    result = scores.report(labels, mean, classes)
-    if len(probabilities) > 1:
-        reports = {
-            str(seed): scores.report(labels, of_seed, classes)
-            for seed, of_seed in probabilities.items()
+    every = list(probabilities.values())
+    result = scores.report(labels, scores.mean_prediction(every), classes)
+    if len(every) > 1:
+        reports = [scores.report(labels, of_seed, classes) for of_seed in every]
+        result["mean"] = scores.across(reports, np.mean)
+        result["std"] = scores.across(reports, lambda values: np.std(values, ddof=1))
+        result["seeds"] = {
+            str(seed): report for seed, report in zip(probabilities, reports, strict=True)
         }
-        every = list(reports.values())
-        result["mean"] = scores.across(every, np.mean)
-        result["std"] = scores.across(every, lambda values: np.std(values, ddof=1))
-        result["seeds"] = reports
-        wrong = [of_seed.argmax(axis=1) != labels for of_seed in probabilities.values()]
+        wrong = [of_seed.argmax(axis=1) != labels for of_seed in every]
         result["errors_of_all_seeds"] = int(np.all(wrong, axis=0).sum())
-    return result, mean
+    return result
 
 
-def remove_strays(seeds: list[int]) -> None:
-    """Delete the networks and curves of seeds that have left train.seeds.
-
-    DVC does not, and this stage depends on both folders as a whole: without this, their checksums
-    would tell what had been trained before. DVC's cache keeps the networks for a seed's return.
-    """
-    kept = {f"seed-{seed}" for seed in seeds}
-    for path in [*models.MODELS.glob("seed-*.keras"), *curves.CURVES.glob("seed-*")]:
-        if path.stem not in kept:
-            print(f"{path}: removed, its seed is no longer in train.seeds")
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def disputed_labels(dataset: str) -> np.ndarray:
-    """Indices of the test images of `dataset` whose label is in doubt; empty if none are known."""
-    frame = pd.read_csv(DISPUTED, comment="#")
-    return frame.loc[frame["dataset"] == dataset, "index"].to_numpy()
-
-
-def write_csv(frame: pd.DataFrame, path: Path, **options) -> None:
-    """Write `frame` with line feeds on every system, whole or not at all."""
-    with replacing(path) as temporary:
-        frame.to_csv(temporary, lineterminator="\n", encoding="utf-8", **options)
+def mean_accuracy(split: str, results: dict[str, dict]) -> dict[str, float]:
+    """The mean of the networks' accuracies on `split`, if it was measured, as a metric."""
+    found = [result[split]["accuracy"] for result in results.values() if split in result]
+    return {f"{split}_accuracy": float(np.mean(found))} if found else {}
 
 
 def main() -> None:
-    settings = params.load()
-    seeds = settings.train.seeds
-    remove_strays(seeds)
-    classes = datasets.find(settings.download.dataset).classes
-    images, labels = arrays.load_split(arrays.PROCESSED, "test")
-    networks = {seed: models.load(models.path_of(seed), len(classes)) for seed in seeds}
+    seeds = params.load("seeds", Seeds)
+    name = params.load("download", Download).dataset
+    settings = params.load("evaluate", Evaluate)
+    dataset = catalogue.find(name)
+    classes = dataset.classes
+    images, labels = arrays.load_split("test")
     probabilities, unscaled = {}, []
-    for seed, model in networks.items():
-        probabilities[seed] = models.predict(model, images)
-        temperature = calibration.temperature(model)
-        unscaled.append(calibration.unscaled(probabilities[seed], temperature))
+    for seed in seeds:
+        probabilities[seed], logits = Predictor(seed, len(classes))(images)
+        unscaled.append(scores.softmax(logits))
         print(f"seed {seed}: accuracy {np.mean(probabilities[seed].argmax(1) == labels):.2%}")
-    result, mean = evaluate(labels, probabilities, classes)
-    heading = {
-        "dataset": settings.download.dataset,
-        "test_images": len(labels),
-        "networks": len(seeds),
-    }
+    mean = scores.mean_prediction(list(probabilities.values()))
     mean_unscaled = scores.mean_prediction(unscaled)
-    result["calibration_error_unscaled"] = scores.calibration_error(labels, mean_unscaled)
-    predicted = mean.argmax(axis=1)
-    counts = confusion_matrix(labels, predicted, labels=range(len(classes)))
-    result["confusions"] = scores.frequent_confusions(counts, classes)
-    disputed = disputed_labels(settings.download.dataset)
-    if len(disputed):
-        undisputed = np.delete(predicted == labels, disputed)
-        result["accuracy_undisputed"] = float(undisputed.mean())
+    results = load_results()
+
+    found = details(labels, probabilities, classes)
+    headline = {
+        "dataset": name,
+        "images": len(labels),
+        **scores.headline(labels, mean, dataset.disputed),
+        **mean_accuracy("train", results),
+        **mean_accuracy("validation", results),
+    }
+    if len(seeds) > 1:
+        headline["accuracy_mean"] = found["mean"]["accuracy"]
+        headline["accuracy_std"] = found["std"]["accuracy"]
+    counts = confusion_matrix(labels, mean.argmax(axis=1), labels=range(len(classes)))
+    found["calibration_error_unscaled"] = scores.calibration_error(labels, mean_unscaled)
+    found["confusions"] = scores.frequent_confusions(counts, classes)
+    low, high = (scores.percent(found["accuracy_95"][end]) for end in ("low", "high"))
+    table = {
+        "dataset": f"{name}, {len(labels):,} test images",
+        "accuracy": scores.percent(headline["accuracy"]),
+        "95 % interval": f"{low} to {high}",
+        "errors": f"{headline['errors']:,}",
+        "loss": f"{headline['loss']:.4f} nats",
+        "calibration error": f"{100 * headline['calibration_error']:.2f} points",
+    }
     names = np.array(classes)
-    frame = pd.DataFrame(
+    predictions = pd.DataFrame(
         {
             "index": np.arange(len(labels)),
             "actual": names[labels],
-            "predicted": names[predicted],
-            "confidence": mean.max(axis=1).astype(np.float64).round(6),
+            "predicted": names[mean.argmax(axis=1)],
+            "confidence": mean.max(axis=1).astype(np.float64).round(4),
         }
     )
+    wrong = predictions[predictions["actual"] != predictions["predicted"]]
     shown = images, labels, mean, classes
+    curves = {seed: pd.read_csv(folder_of(seed) / "curves.csv") for seed in seeds}
     drawn = {
-        "predictions": pictures.sample_predictions(
-            *shown, settings.evaluate.samples, settings.evaluate.seed
-        ),
-        "mistakes": pictures.mistakes(*shown, settings.evaluate.mistakes, disputed),
-        "uncertain": pictures.uncertain(*shown, settings.evaluate.uncertain, disputed),
+        "learning_curves": pictures.learning_curves(curves),
         "confusion_matrix": pictures.confusion_matrix(counts, classes),
-        "class_errors": diagnostics.class_errors(labels, mean, classes),
-        "reliability": diagnostics.reliability(labels, mean, mean_unscaled),
-        "confidence": diagnostics.confidence_histogram(labels, mean),
-        "occlusion": diagnostics.occlusion(
-            *shown,
-            lambda erased: scores.mean_prediction(
-                [models.predict(model, erased) for model in networks.values()]
-            ),
+        "predictions": pictures.sample_predictions(
+            *shown, settings.samples, settings.seed, dataset.disputed
         ),
-        "learning_curves": pictures.learning_curves(
-            {seed: curves.read(curves.CURVES / f"seed-{seed}") for seed in seeds}
-        ),
+        "misclassified": pictures.misclassified(*shown, settings.misclassified, dataset.disputed),
+        "reliability": pictures.reliability(labels, mean, mean_unscaled),
     }
-    matrix = pd.DataFrame(counts, classes, classes)
     with replacing_together() as new:
-        scores.write_json(new(METRICS_FILE), heading | result)
-        write_csv(matrix, new(CONFUSION_MATRIX), index_label="actual")
-        write_csv(frame, new(PREDICTIONS), index=False)
-        for name, figure in drawn.items():
-            pictures.save(figure, new(PICTURES / f"{name}.png"))
-    print(
-        f"{settings.download.dataset}: {result['errors']} errors in {len(labels):,} test images, "
-        f"accuracy {result['accuracy']:.2%}, {len(seeds)} network{'s' * (len(seeds) > 1)}"
-    )
+        write_json(new(METRICS), headline)
+        write_csv(new(MISCLASSIFIED), wrong, index=False)
+        write_json(new(DETAILS / "scores.json"), found)
+        frame = pd.DataFrame({"measure": table.keys(), "value": table.values()})
+        write_csv(new(DETAILS / "headline.csv"), frame, index=False)
+        write_csv(
+            new(DETAILS / "confusion_matrix.csv"),
+            pd.DataFrame(counts, classes, classes),
+            index_label="actual",
+        )
+        write_csv(new(DETAILS / "predictions.csv"), predictions, index=False)
+        for picture, figure in drawn.items():
+            pictures.save(figure, new(PLOTS / f"{picture}.png"))
+    print(f"{name}: {len(wrong)} errors in {len(labels):,} test images, accuracy ", end="")
+    print(scores.percent(headline["accuracy"]))
 
 
 if __name__ == "__main__":

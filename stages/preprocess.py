@@ -1,7 +1,7 @@
-"""Stage 2, preprocess: normalised arrays, split into train, validation and test, in data/processed.
+"""Stage preprocess: normalised arrays in three splits, data/processed/{train,validation,test}.
 
-Reads the IDX files block by block and writes six .npy files, so the memory it needs does not grow
-with the images. Nothing appears under a final name before every input has been read to its end.
+Loads the IDX files block by block and writes each array block by block, so the memory it needs does
+not grow with the images. Nothing appears under a final name before every input was read to its end.
 """
 
 from contextlib import ExitStack
@@ -10,31 +10,27 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from stages.base import arrays
-from stages.dataset import catalogue as datasets
-from stages.dataset import idx
-from stages.base import params
+from stages.base import arrays, params
 from stages.base.arrays import PROCESSED
-from stages.dataset.catalogue import RAW, TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
 from stages.base.stage import UserError, run_stage
+from stages.dataset import catalogue, idx
+from stages.dataset.catalogue import RAW, TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
+from stages.dataset.settings import Download, Preprocess, held_out
 
-SIDE = 28  # pixels
+IMAGE_SIZE = 28  # pixels
 
 
-def preprocess(
-    raw: Path, processed: Path, classes: int, validation_size: int | float, seed: int
-) -> dict[str, int]:
-    """Turn the four IDX files in `raw` into the six arrays in `processed`.
+def preprocess(raw: Path, processed: Path, classes: int, settings: Preprocess) -> dict[str, int]:
+    """Turn the four IDX files in `raw` into the arrays in `processed`.
 
     Images become float32 in [0, 1] (the byte / 255), shape (N, 28, 28, 1); labels stay uint8,
     shape (N,). Both keep the order of the files.
 
     Args:
         raw: folder with the four gzipped IDX files.
-        processed: folder for {train,validation,test}_{images,labels}.npy.
+        processed: folder for {train,validation,test}/{images,labels}.npy.
         classes: labels must be below this.
-        validation_size: a number of images, or a share of the training set, for validation.
-        seed: which images those are.
+        settings: how many images are for validation, and which.
 
     Returns:
         Images per split.
@@ -43,11 +39,12 @@ def preprocess(
         UserError: an input is missing or damaged, images and labels don't belong together, or
             validation_size does not fit the training set. `processed` is then as it was before.
     """
-    train_labels = read_labels(raw / TRAIN_LABELS, raw / TRAIN_IMAGES, classes)
-    test_labels = read_labels(raw / TEST_LABELS, raw / TEST_IMAGES, classes)
-    held_out = stratified_sample(train_labels, validation_size, seed)
+    train_labels = load_labels(raw / TRAIN_LABELS, raw / TRAIN_IMAGES, classes)
+    test_labels = load_labels(raw / TEST_LABELS, raw / TEST_IMAGES, classes)
+    count = held_out(settings.validation_size, len(train_labels))
+    validation = stratified_sample(train_labels, count, settings.seed)
     splits = {  # file of images: its labels, and the splits that its images go to
-        raw / TRAIN_IMAGES: (train_labels, {"train": ~held_out, "validation": held_out}),
+        raw / TRAIN_IMAGES: (train_labels, {"train": ~validation, "validation": validation}),
         raw / TEST_IMAGES: (test_labels, {"test": np.ones(len(test_labels), bool)}),
     }
     counts = {}
@@ -57,11 +54,11 @@ def preprocess(
             for split, member in members.items():
                 counts[split] = int(member.sum())
                 for name, shape, dtype in (
-                    ("images", (counts[split], SIDE, SIDE, 1), np.float32),
+                    ("images", (counts[split], IMAGE_SIZE, IMAGE_SIZE, 1), np.float32),
                     ("labels", (counts[split],), np.uint8),
                 ):
                     appenders[split, name] = outputs.enter_context(
-                        arrays.appending(processed / f"{split}_{name}.npy", shape, dtype)
+                        arrays.appending(processed / split / f"{name}.npy", shape, dtype)
                     )
                 appenders[split, "labels"](labels[member])
             start = 0
@@ -75,18 +72,18 @@ def preprocess(
     return counts
 
 
-def read_labels(path: Path, images: Path, classes: int) -> np.ndarray:
+def load_labels(path: Path, images: Path, classes: int) -> np.ndarray:
     """The labels in `path`, uint8, shape (N,), checked against the header of their `images`.
 
     Raises:
         UserError: a label is out of range, or there are not as many labels as 28×28 images.
     """
     count, *size = idx.read_shape(images, dimensions=3)
-    if size != [SIDE, SIDE]:
-        raise UserError(f"{images}: expected images of {SIDE}×{SIDE}, found {size[0]}×{size[1]}")
+    if size != [IMAGE_SIZE, IMAGE_SIZE]:
+        raise UserError(f"{images}: expected images of 28×28 pixels, found {size[0]}×{size[1]}")
     (found,) = idx.read_shape(path, dimensions=1)
     if found != count:
-        raise UserError(f"{path} has {found:,} labels, {images} has {count:,} images")
+        raise UserError(f"{path}: expected {count:,} labels, one per image, found {found:,}")
     labels = np.concatenate(list(idx.read_blocks(path, dimensions=1, block_size=2**20)))
     if labels.max() >= classes:
         raise UserError(
@@ -96,26 +93,17 @@ def read_labels(path: Path, images: Path, classes: int) -> np.ndarray:
     return labels
 
 
-def stratified_sample(labels: np.ndarray, size: int | float, seed: int) -> np.ndarray:
-    """Choose `size` of the labels at random, from each class in proportion to its frequency.
+def stratified_sample(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Choose `count` of the labels at random, from each class in proportion to its frequency.
 
     Args:
         labels: uint8, shape (N,).
-        size: a number (int), or a share of N (float in (0, 1), rounded).
+        count: below N.
         seed: of numpy's default generator.
 
     Returns:
-        bool, shape (N,), with `size` true values; per class within one of its exact share.
-
-    Raises:
-        UserError: size is not below N.
+        bool, shape (N,), with `count` true values; per class within one of its exact share.
     """
-    count = size if isinstance(size, int) else round(size * len(labels))
-    if count >= len(labels):
-        raise UserError(
-            f"preprocess.validation_size: {count:,} images of a training set of {len(labels):,} "
-            "would leave none to train on"
-        )
     frequencies = np.bincount(labels)
     shares = frequencies * count / len(labels)
     counts = shares.astype(int)
@@ -129,11 +117,9 @@ def stratified_sample(labels: np.ndarray, size: int | float, seed: int) -> np.nd
 
 
 def main() -> None:
-    settings = params.load()
-    classes = len(datasets.find(settings.download.dataset).classes)
-    counts = preprocess(
-        RAW, PROCESSED, classes, settings.preprocess.validation_size, settings.preprocess.seed
-    )
+    dataset = catalogue.find(params.load("download", Download).dataset)
+    settings = params.load("preprocess", Preprocess)
+    counts = preprocess(RAW, PROCESSED, len(dataset.classes), settings)
     print(", ".join(f"{count:,} {split}" for split, count in counts.items()), "images")
 
 

@@ -6,6 +6,7 @@ Tests go in by the doors that users have: a stage is run by its `main`, the pipe
 import contextlib
 import io
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -33,6 +34,8 @@ def copy_project(target: Path) -> Path:
     ignored = shutil.ignore_patterns("__pycache__")
     for name in (
         "stages",
+        "tools",
+        "data/README.md",
         "dvc.yaml",
         "params.yaml",
         "requirements.txt",
@@ -44,6 +47,7 @@ def copy_project(target: Path) -> Path:
         if source.is_dir():
             shutil.copytree(source, target / name, ignore=ignored)
         else:
+            (target / name).parent.mkdir(exist_ok=True)
             shutil.copy(source, target / name)
     for name in ("config", ".gitignore", "page.html"):
         (target / ".dvc").mkdir(exist_ok=True)
@@ -51,7 +55,7 @@ def copy_project(target: Path) -> Path:
     change_params(
         target,
         download__dataset="digits",
-        train__seeds=[0],
+        seeds=[0],
         train__epochs=1,
         train__network__filters=[4, 8, 8],
     )
@@ -63,7 +67,7 @@ def copy_project(target: Path) -> Path:
     return target
 
 
-def record_environment(folder: Path) -> None:
+def note_environment(folder: Path) -> None:
     """What the stage `environment` does, in `folder`."""
     shutil.copy(ROOT / "requirements.txt", folder)
     run_stage(environment.main, folder)
@@ -80,22 +84,33 @@ def run_stage(main: Callable[[], None], folder: Path, *arguments: str) -> str:
     return output.getvalue()
 
 
-def evaluated(folder: Path, **values) -> Path:
-    """Run all stages up to evaluate in `folder`: two small networks on digits, params as given."""
-    from stages import download
-    from stages import evaluate
-    from stages import preprocess
-    from stages import train  # here: TensorFlow takes seconds
-
+def small_project(folder: Path, **values) -> Path:
+    """Put params.yaml into `folder`: two small networks on digits, two epochs, params as given."""
     shutil.copy(ROOT / "params.yaml", folder)
-    small = {"train__seeds": [0, 3], "train__epochs": 2, "train__network__filters": [4, 8, 8]}
-    change_params(folder, download__dataset="digits", **small, **values)
-    record_environment(folder)
+    small = {"seeds": [0, 3], "train__epochs": 2, "train__network__filters": [4, 8, 8]}
+    change_params(folder, download__dataset="digits", **small | values)
+    note_environment(folder)
+    return folder
+
+
+def prepared(folder: Path, **values) -> Path:
+    """`small_project`, and the stages download and preprocess in it."""
+    from stages import download, preprocess
+
+    small_project(folder, **values)
     run_stage(download.main, folder)
     run_stage(preprocess.main, folder)
+    return folder
+
+
+def packaged(folder: Path, **values) -> Path:
+    """`prepared`, and the stages train, for both seeds, and package in it."""
+    from stages import package, train  # here: TensorFlow takes seconds
+
+    prepared(folder, **values)
     for seed in ("0", "3"):
         run_stage(train.main, folder, "--seed", seed)
-    run_stage(evaluate.main, folder)
+    run_stage(package.main, folder)
     return folder
 
 
@@ -138,6 +153,11 @@ def run(
     if check and result.returncode:
         raise AssertionError(f"{command} failed:\n{result.stdout}\n{result.stderr}")
     return result
+
+
+def stages_run(result: subprocess.CompletedProcess) -> set[str]:
+    """The stages that a `dvc repro` says it ran, not those it found in DVC's cache."""
+    return set(re.findall(r"^Running stage '(.+)'", result.stdout, re.MULTILINE))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from stages.base.files import replacing
 from stages.base.stage import UserError
 
-PROCESSED = Path("data/processed")  # where preprocess puts the arrays
+PROCESSED = Path("data/processed")  # a folder per split
 
 
 @contextmanager
@@ -39,22 +39,22 @@ def appending(
 
 
 def load(path: Path) -> np.ndarray:
-    """The array in `path`, memory-mapped and read-only.
+    """The array in `path`, memory-mapped and read-only; nothing is unpickled.
 
     Raises:
-        UserError: the file is missing or no intact .npy file.
+        UserError: the file is missing or damaged.
     """
     try:
-        return np.lib.format.open_memmap(path, mode="r")  # never unpickles, knows .npy only
+        return np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError:
         raise UserError(f"{path} not found: run `dvc repro preprocess` first") from None
     except (ValueError, EOFError) as error:
         raise UserError(
-            f"{path} is no intact .npy array ({error}): delete it and run `dvc repro preprocess`"
+            f"{path} is damaged ({error}): delete it and run `dvc repro preprocess`"
         ) from None
 
 
-def load_split(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+def load_split(split: str, folder: Path = PROCESSED) -> tuple[np.ndarray, np.ndarray]:
     """Images and labels of `split` ("train", "validation" or "test") as preprocess wrote them.
 
     Returns:
@@ -62,18 +62,12 @@ def load_split(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
         labels: uint8, shape (N,).
 
     Raises:
-        UserError: a file is missing or damaged, or the two don't belong together.
+        UserError: a file is missing or damaged, or there are not as many labels as images.
     """
-    images = load(folder / f"{split}_images.npy")
-    labels = load(folder / f"{split}_labels.npy")
-    for name, found, ndim, dtype in (
-        ("images", images, 4, np.float32),
-        ("labels", labels, 1, np.uint8),
-    ):
-        if found.dtype != dtype or found.ndim != ndim or len(found) != len(images):
-            raise UserError(
-                f"{folder}/{split}_{name}.npy: expected {ndim} dimensions of {np.dtype(dtype)} and "
-                f"{len(images)} rows, found {found.dtype} of shape {found.shape}: "
-                "run `dvc repro --force preprocess`"
-            )
+    images, labels = (load(folder / split / f"{name}.npy") for name in ("images", "labels"))
+    if len(images) != len(labels):
+        raise UserError(
+            f"{folder / split}: expected as many labels as images, found {len(labels):,} labels "
+            f"and {len(images):,} images: run `dvc repro --force preprocess`"
+        )
     return images, labels

@@ -1,17 +1,22 @@
-"""Outputs appear whole or not at all."""
+"""Files that appear whole or not at all."""
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; when the block succeeds, rename it to `path`.
 
-    When the block fails, the temporary file goes and `path` stays as it was. The suffix `.tmp` is
-    ignored by Git and DVC; the name is fixed, so what a kill leaves behind the next run overwrites.
+    When the block fails, the temporary file is removed and `path` stays as it was. Git and DVC
+    ignore the suffix `.tmp`; the name is fixed, so the next run overwrites what a kill leaves.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
@@ -19,7 +24,7 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        # A write that failed does not say where.
+        # An error while writing does not say where.
         if error.errno and Path(error.filename or temporary) == temporary:
             error.filename = str(path)
         raise
@@ -36,3 +41,22 @@ def replacing_together() -> Iterator[Callable[[Path], Path]]:
     """
     with ExitStack() as outputs:
         yield lambda path: outputs.enter_context(replacing(path))
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Write nested numbers and strings as JSON; floats are rounded to six decimals."""
+
+    def rounded(value):
+        if isinstance(value, dict):
+            return {key: rounded(item) for key, item in value.items()}
+        return round(value, 6) if isinstance(value, float) else value
+
+    text = json.dumps(rounded(content), indent=2, ensure_ascii=False)
+    with replacing(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8", newline="\n")
+
+
+def write_csv(path: Path, frame: "pd.DataFrame", **options) -> None:
+    """Write `frame` as CSV, with line feeds on every system; `options` are those of to_csv."""
+    with replacing(path) as temporary:
+        frame.to_csv(temporary, lineterminator="\n", encoding="utf-8", **options)

@@ -1,43 +1,40 @@
-"""How a stage fails: one clear message, a non-zero exit code, no traceback for a user's mistake."""
+"""How a stage ends: with its outputs, or with one clear message and a non-zero exit code."""
 
-import gc
 import signal
 import sys
 from collections.abc import Callable
 
 
 class UserError(Exception):
-    """A fault the user can mend; the message names the thing, what was expected and what was found.
+    """A fault that the user can correct; the message names the thing, what was expected and found.
 
-    `exit_code` is what the process ends with: 1 unless a caller has to tell this fault apart.
+    `exit_code` is what the process ends with: 1 unless a caller must tell this fault from others.
     """
 
     exit_code = 1
 
 
 def run_stage(main: Callable[[], None]) -> None:
-    """Call `main` and end the process: 0 if it returns, else one line on stderr and non-zero.
+    """Call `main` and end the process: code 0 if it returns, else one line on stderr and non-zero.
 
     Handles UserError, errors of the file system (a full disk, a missing permission) and Ctrl-C.
     Anything else is a bug in the pipeline and keeps its traceback.
     """
-    gc.freeze()  # what has been imported stays: not to be looked through again
-    gc.enable()  # see stages/__init__.py
     interrupted = False
 
     def interrupt(number: int, frame) -> None:
         nonlocal interrupted
         interrupted = True
-        sys.unraisablehook = lambda unraisable: None  # of objects cut off in the making
+        sys.unraisablehook = lambda unraisable: None  # of objects that were being created
         raise KeyboardInterrupt
 
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # ignored by jobs in the background
+        signal.signal(signal.SIGINT, interrupt)
     try:
-        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as of a job in the background
-            signal.signal(signal.SIGINT, interrupt)  # see stages/__init__.py
         try:
             main()
         finally:
-            if interrupted:  # native code may have lost it, or made another error of it
+            if interrupted:  # a library may have turned the interrupt into an error of its own
                 raise KeyboardInterrupt
     except UserError as error:
         sys.exit(_fail(str(error), error.exit_code))
@@ -47,7 +44,8 @@ def run_stage(main: Callable[[], None]) -> None:
         where = f"{error.filename}: " if error.filename else ""
         sys.exit(_fail(f"{where}{error.strerror or error}; no output is half-written", 1))
     except KeyboardInterrupt:
-        sys.exit(_fail("interrupted; nothing was saved, the next `dvc repro` runs this stage", 130))
+        message = "interrupted: the next `dvc repro` runs this stage again"
+        sys.exit(_fail(f"{message}; training goes on after its last whole epoch", 130))
 
 
 def _fail(message: str, code: int) -> int:

@@ -11,17 +11,17 @@ them three quarters of their work. The stride of the stem quarters the cost of a
 MNIST's strokes are two to three pixels wide, and a 5×5 window still sees each of them whole.
 """
 
-from stages.base.params import Network
 from stages.network.runtime import keras, tf
+from stages.network.settings import Network
 
-SIDE = 28  # pixels
+IMAGE_SIZE = 28  # pixels
 
 
 class FusedBatchNormalization(keras.layers.BatchNormalization):
     """Keras' batch normalisation, trained by one operation in place of a dozen.
 
-    What comes out is the same but for rounding (the moving variance is the unbiased one), and a
-    step of training is shorter by a tenth. `averaged_logits` puts Keras' own layer in its place.
+    The result is the same but for rounding (the moving variance is the unbiased one), and training
+    takes a tenth less time. `stock` puts Keras' own layer in its place.
     """
 
     def call(self, inputs: tf.Tensor, training: bool | None = None, mask=None) -> tf.Tensor:
@@ -47,7 +47,7 @@ def build(classes: int, settings: Network) -> keras.Model:
         shape (N, classes). Initial weights come from Keras' global seed.
     """
     layers = keras.layers
-    images = keras.Input((SIDE, SIDE, 1), name="images")
+    images = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 1), name="images")
     x = layers.Cropping2D(settings.crop, name="crop")(images)
     for index, filters in enumerate(settings.filters):
         stem = index == 0
@@ -70,46 +70,15 @@ def build(classes: int, settings: Network) -> keras.Model:
     return keras.Model(images, layers.Softmax(name="probabilities")(x), name="digits_cnn")
 
 
-def averaged_logits(model: keras.Model, shift: int) -> keras.Model:
-    """What a trained network says of an image and of four shifted copies of it, averaged.
+def stock(model: keras.Model) -> keras.Model:
+    """A copy of a network of `build`, made of Keras' own layers only: any Keras can load it."""
 
-    A digit that is misread where it stands is often read rightly a pixel beside: five views cost
-    no training and save errors, at five times the work of a prediction. (Views of a test image
-    averaged: A. Krizhevsky et al., 2012.)
+    def convert(layer: keras.layers.Layer) -> keras.layers.Layer:
+        fused = isinstance(layer, FusedBatchNormalization)
+        kind = keras.layers.BatchNormalization if fused else type(layer)
+        return kind.from_config(layer.get_config())
 
-    Args:
-        model: as `build` makes it.
-        shift: pixels up, down, left and right of the copies, with zeros moved in; 0 for no copies.
-
-    Returns:
-        A model from images like those of `model` to the mean of the inputs of its softmax, float32,
-        shape (N, classes), of stock Keras layers only. It has copies of the weights.
-    """
-    layers = keras.layers
-    trained = keras.Model(model.input, model.get_layer("classifier").output, name=model.name)
-    logits = keras.models.clone_model(trained, clone_function=_stock)
-    logits.set_weights(trained.get_weights())
-    if not shift:
-        return logits
-    images = keras.Input(model.input_shape[1:], name="images")
-    padded = layers.ZeroPadding2D(shift, name="margin")(images)
-    views = []
-    for name, x, y in (
-        ("centre", 0, 0),
-        ("left", -1, 0),
-        ("right", 1, 0),
-        ("up", 0, -1),
-        ("down", 0, 1),
-    ):
-        rows, columns = ((shift - at * shift, shift + at * shift) for at in (y, x))
-        views.append(logits(layers.Cropping2D((rows, columns), name=name)(padded)))
-    mean = layers.Average(name="mean_logits")(views)
-    return keras.Model(images, mean, name="five_views")
-
-
-def _stock(layer: keras.layers.Layer) -> keras.layers.Layer:
-    """A new layer like this one, of Keras' own class."""
-    fused = isinstance(layer, FusedBatchNormalization)
-    return (keras.layers.BatchNormalization if fused else type(layer)).from_config(
-        layer.get_config()
-    )
+    network = keras.Model(model.inputs, model.outputs, name=model.name)  # without the optimizer
+    copy = keras.models.clone_model(network, clone_function=convert)
+    copy.set_weights(model.get_weights())
+    return copy

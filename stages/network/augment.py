@@ -6,8 +6,8 @@ only once. Random numbers are a pure function of `seed`: that is what makes a ru
 
 import math
 
-from stages.base.params import Augment
 from stages.network.runtime import keras, tf
+from stages.network.settings import Augment
 
 
 def random_affine(images: tf.Tensor, limits: Augment, seed: tf.Tensor) -> tf.Tensor:

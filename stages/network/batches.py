@@ -7,9 +7,10 @@ comes: training on a memory-mapped file needs the memory of a few batches, howev
 
 import numpy as np
 
+from stages.base.params import SEED_LIMIT
 from stages.network.augment import random_affine
-from stages.base.params import SEEDS, Augment
 from stages.network.runtime import tf
+from stages.network.settings import Augment
 
 
 def training_batches(
@@ -43,7 +44,7 @@ def training_batches(
     labels = tf.constant(labels)
     # Two streams of random numbers that never meet.
     shuffle_seed = tf.constant(seed, tf.int64)
-    augment_seed = shuffle_seed + SEEDS
+    augment_seed = shuffle_seed + SEED_LIMIT
 
     def shuffled(epoch: tf.Tensor) -> tf.data.Dataset:
         pair = tf.stack([shuffle_seed, epoch])

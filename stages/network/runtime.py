@@ -1,7 +1,7 @@
 """TensorFlow and Keras, set up and imported without their start-up notes.
 
-All of `stages` takes them from here, since some settings only count before the first import. It
-takes seconds, so only what trains or predicts imports this.
+All code takes them from here, since some settings count only before the first import. The import
+takes seconds, so only what trains or exports a network imports this.
 """
 
 import os
@@ -16,8 +16,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # only fatal errors; Python'
 
 
 @contextmanager
-def _silent_stderr() -> Iterator[None]:
-    """Discard what native code writes to stderr: TensorFlow logs before its level applies."""
+def silent_stderr() -> Iterator[None]:
+    """Discard what native code writes to stderr: TensorFlow logs there whatever its log level."""
     copy = os.dup(2)
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 2)
@@ -29,7 +29,7 @@ def _silent_stderr() -> Iterator[None]:
         os.close(copy)
 
 
-with _silent_stderr():
+with silent_stderr():
     import keras
     import tensorflow as tf
 
@@ -40,7 +40,7 @@ THREADS = 2
 tf.config.threading.set_intra_op_parallelism_threads(THREADS)
 tf.get_logger().setLevel("ERROR")  # predicting with five networks is no reason for a warning
 
-__all__ = ["keras", "seed_everything", "tf"]
+__all__ = ["keras", "seed_everything", "silent_stderr", "tf"]
 
 
 def seed_everything(seed: int) -> None:

@@ -1,4 +1,4 @@
-"""Sixteen ways to spoil an image that leave a digit readable for a person, after MNIST-C.
+"""Sixteen ways to spoil an image that leave a digit recognisable for a person, after MNIST-C.
 
 N. Mu and J. Gilmer, "MNIST-C: A Robustness Benchmark for Computer Vision" (arXiv 1906.02337, 2019),
 publish fifteen; defocus blur, which they tried and left out, is the sixteenth. Figures are theirs
@@ -199,3 +199,14 @@ CORRUPTIONS: dict[str, Corruption] = {
         canny_edges,
     )
 }
+
+
+def corrupt(images: np.ndarray, name: str, seed: int) -> np.ndarray:
+    """The images under the corruption `name`, which has random numbers of its own.
+
+    Args:
+        images: float32 in [0, 1], shape (N, height, width).
+        name: a key of CORRUPTIONS.
+        seed: of the random numbers.
+    """
+    return CORRUPTIONS[name](images, np.random.default_rng([seed, *name.encode()]))

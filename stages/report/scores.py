@@ -1,13 +1,10 @@
-"""What is measured of predictions: numbers that belong into a metrics file."""
+"""What is measured of predictions: the numbers in the metrics files."""
 
-import json
-from pathlib import Path
+from collections.abc import Collection
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 from sklearn import metrics
-
-from stages.base.files import replacing
 
 
 def accuracy_and_loss(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
@@ -60,19 +57,33 @@ def mean_prediction(probabilities: list[np.ndarray]) -> np.ndarray:
     return np.mean(probabilities, axis=0, dtype=np.float64).astype(np.float32)
 
 
-def accuracy(labels: np.ndarray, predicted: np.ndarray) -> dict:
-    """Accuracy, its 95 % interval, and the number of errors, of two arrays of shape (N,)."""
-    errors = int((predicted != labels).sum())
-    right = len(labels) - errors
-    return {
-        "accuracy": right / len(labels),
-        "accuracy_95": wilson_interval(right, len(labels)),
-        "errors": errors,
-    }
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities of logits, both of shape (N, classes)."""
+    return special.softmax(logits, axis=1)
+
+
+def headline(
+    labels: np.ndarray, probabilities: np.ndarray, disputed: Collection[int] = ()
+) -> dict[str, float]:
+    """The few numbers to compare runs by.
+
+    Args:
+        labels: integers, shape (N,).
+        probabilities: shape (N, classes).
+        disputed: indices of images whose label people doubt; `accuracy_undisputed` is without
+            these, and left out if there are none.
+    """
+    values = accuracy_and_loss(labels, probabilities)
+    correct = probabilities.argmax(axis=1) == labels
+    result = {"accuracy": values["accuracy"], "errors": int((~correct).sum())}
+    if len(disputed):
+        result["accuracy_undisputed"] = float(np.delete(correct, list(disputed)).mean())
+    result["loss"] = values["loss"]
+    return result | {"calibration_error": calibration_error(labels, probabilities)}
 
 
 def report(labels: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...]) -> dict:
-    """What is said of one set of predictions, as nested numbers.
+    """All scores of one set of predictions, as nested numbers.
 
     Accuracy with its 95 % interval, errors, accuracy when the second guess counts too; how good the
     probabilities are (loss, Brier score, calibration error); precision, recall and F1 of each class
@@ -83,14 +94,14 @@ def report(labels: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ..
     per_class = metrics.precision_recall_fscore_support(
         labels, predicted, labels=range(len(classes)), zero_division=0
     )
+    values = headline(labels, probabilities)
     return {
-        **accuracy(labels, predicted),
+        **values,
+        "accuracy_95": wilson_interval(len(labels) - values["errors"], len(labels)),
         "top2_accuracy": float(
             metrics.top_k_accuracy_score(labels, probabilities, k=2, labels=range(len(classes)))
         ),
-        "loss": accuracy_and_loss(labels, probabilities)["loss"],
         "brier_score": brier_score(labels, probabilities),
-        "calibration_error": calibration_error(labels, probabilities),
         **{
             name: {"macro": float(values.mean())}
             | {classes[label]: float(value) for label, value in enumerate(values)}
@@ -100,7 +111,7 @@ def report(labels: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ..
 
 
 def frequent_confusions(counts: np.ndarray, classes: tuple[str, ...], number: int = 3) -> dict:
-    """The commonest kinds of error, as {"4 read as 9": 3, …}, ties in the order of the labels.
+    """The commonest kinds of error, as {"4 predicted as 9": 3, …}, ties in the order of the labels.
 
     Args:
         counts: confusion matrix, rows actual, columns predicted.
@@ -111,7 +122,7 @@ def frequent_confusions(counts: np.ndarray, classes: tuple[str, ...], number: in
     order = np.argsort(-errors, axis=None, kind="stable")[:number]
     pairs = zip(*np.unravel_index(order, errors.shape), strict=True)
     return {
-        f"{classes[actual]} read as {classes[predicted]}": int(errors[actual, predicted])
+        f"{classes[actual]} predicted as {classes[predicted]}": int(errors[actual, predicted])
         for actual, predicted in pairs
         if errors[actual, predicted]
     }
@@ -127,15 +138,10 @@ def across(reports: list[dict], function) -> dict:
     }
 
 
-def write_json(path: Path, content: dict) -> None:
-    """Write nested numbers and strings, floats to six decimals, whole or not at all."""
-
-    def rounded(value):
-        if isinstance(value, dict):
-            return {key: rounded(item) for key, item in value.items()}
-        return round(value, 6) if isinstance(value, float) else value
-
-    with replacing(path) as temporary:
-        temporary.write_text(
-            json.dumps(rounded(content), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
+def percent(share: float, digits: int = 2) -> str:
+    """A share as "99.65 %"; what is not quite all or none is never rounded to 100 or 0 %."""
+    least = 10.0**-digits
+    value = 100 * share
+    if 0 < share < 1:
+        value = min(max(value, least), 100 - least)
+    return f"{value:.{digits}f} %"

@@ -1,7 +1,7 @@
-"""Notes what a stage really uses: modules, files read and written, params.
+"""Notes what a stage really uses: modules, files it opens, keys of params.yaml.
 
 Python imports this file at its start when its folder is on PYTHONPATH. When a process that ran
-`python -m stages.…` ends, it writes what it used to $TRACE/<stage>.json. test_pipeline.py compares
+`python -m stages.…` ends, it writes what it used to $TRACE/<stage>.json; test_pipeline.py compares
 that with dvc.yaml.
 """
 
@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 PROJECT = Path.cwd()
-read, written, params = set(), set(), set()
+opened, written = set(), set()
 
 
 def inside(path: object) -> str | None:
@@ -26,46 +26,32 @@ def inside(path: object) -> str | None:
 
 
 def note(event: str, arguments: tuple) -> None:
-    if event == "open":
-        path, mode, flags = arguments
-        name = inside(path)
-        if name:
-            writes = flags & (os.O_WRONLY | os.O_RDWR) if isinstance(flags, int) else 0
-            (written if writes else read).add(name)
-            if name == "params.yaml" and "stages.params" in sys.modules:  # not DVC's own process
-                watch_params()
+    if event == "open" and (name := inside(arguments[0])):
+        flags = arguments[2]
+        writes = flags & (os.O_WRONLY | os.O_RDWR) if isinstance(flags, int) else 0
+        (written if writes else opened).add(name)
     elif event == "os.rename" and inside(arguments[1]):
         written.add(inside(arguments[1]))
 
 
+def keys_loaded() -> list[str]:
+    """The top-level keys of params.yaml that `params.load_all` was asked for."""
+    module = sys.modules.get("stages.base.params")
+    return sorted(getattr(module, "traced_keys", ()))
+
+
 def watch_params() -> None:
-    """Note each value that is read from a section of params.yaml, as `Class.name`."""
-    section = sys.modules["stages.params"].Section
-    plain = section.__getattribute__
+    """When stages.base.params is there, note what its `load_all` is asked for."""
+    module = sys.modules.get("stages.base.params")
+    if module is None or hasattr(module, "traced_keys") or not hasattr(module, "load_all"):
+        return
+    plain, module.traced_keys = module.load_all, set()
 
-    def noting(self, name):
-        if name in type(self).model_fields:
-            params.add(f"{type(self).__name__}.{name}")
-        return plain(self, name)
+    def load_all(kinds: dict, *arguments, **options) -> dict:
+        module.traced_keys |= set(kinds)
+        return plain(kinds, *arguments, **options)
 
-    if plain.__name__ != "noting":
-        section.__getattribute__ = noting
-
-
-def keys_read() -> list[str]:
-    """The values read, as dotted keys of params.yaml; of a section, those inside it."""
-    found = []
-
-    def walk(model: type, prefix: str) -> None:
-        for name, field in model.model_fields.items():
-            nested = getattr(field.annotation, "model_fields", None)
-            if nested:
-                walk(field.annotation, f"{prefix}{name}.")
-            elif f"{model.__name__}.{name}" in params:
-                found.append(prefix + name)
-
-    walk(sys.modules["stages.params"].Params, "")
-    return found
+    module.load_all = load_all
 
 
 def report() -> None:
@@ -73,16 +59,22 @@ def report() -> None:
     if not spec or not spec.name.startswith("stages."):
         return
     modules = {inside(getattr(module, "__file__", None)) for module in sys.modules.values()}
-    target = Path(os.environ["TRACE"], f"{spec.name.removeprefix('stages.')}.json")
     content = {
         "modules": sorted(filter(None, modules)),
-        "read": sorted(read - written),
+        "opened": sorted(opened - written),
         "written": sorted(written),
-        "params": keys_read() if "stages.params" in sys.modules else [],
+        "params": keys_loaded(),
     }
+    target = Path(os.environ["TRACE"], f"{spec.name.removeprefix('stages.')}.json")
     target.write_text(json.dumps(content), encoding="utf-8")
 
 
+def watch(event: str, arguments: tuple) -> None:
+    note(event, arguments)
+    if event == "import":  # of a module after it; all stages import more than params
+        watch_params()
+
+
 if "TRACE" in os.environ:
-    sys.addaudithook(note)
+    sys.addaudithook(watch)
     atexit.register(report)

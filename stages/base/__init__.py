@@ -1,0 +1,9 @@
+"""What every stage stands on: params, running a stage, files, arrays, package versions."""
+
+import signal
+import sys
+
+# While `python -m stages.…` imports its modules, which takes seconds, Ctrl-C simply ends the
+# process; afterwards `run_stage` handles it. A job in a shell's background goes on ignoring it.
+if sys.argv[0] == "-m" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -1,0 +1,1 @@
+"""What trains: the network, augmentation, batches, the optimizer, saved networks."""

@@ -1,0 +1,105 @@
+"""Stage package: what is made of the trained networks, so that people and programs can use them.
+
+Each network gets five averaged views and a temperature that makes its probabilities true, and is
+written as a Keras file and as a LiteRT file. Nothing here trains: other views cost seconds.
+"""
+
+import shutil
+
+import numpy as np
+
+from stages.base import arrays, params
+from stages.base.files import write_json
+from stages.base.stage import run_stage
+from stages.network import saved
+from stages.network.runtime import keras
+from stages.network.settings import TRAINED, Seeds, folder_of
+from stages.prediction.calibration import fit_temperature
+from stages.prediction.export import export
+from stages.prediction.predict import PACKAGED
+from stages.prediction.settings import Package
+from stages.prediction.views import averaged_logits, with_temperature
+
+MEASURED = 2000  # training images on which accuracy and loss are measured, at most
+BATCH = 1000  # images per prediction: enough to keep the cores busy
+
+
+def package(seed: int, settings: Package, splits: dict[str, tuple]) -> dict:
+    """Write models/packaged/seed-N.keras and .tflite of a trained network.
+
+    Args:
+        seed: of the network in models/trained.
+        settings: the section `package` of params.yaml.
+        splits: images, shape (N, 28, 28, 1), and labels, shape (N,), of "train" and "validation";
+            the latter may be empty.
+
+    Returns:
+        The temperature, and accuracy and loss on each split that is not empty.
+    """
+    keras.backend.clear_session()  # Keras numbers names: each file is as of the first network
+    trained = saved.load(folder_of(seed) / "network.keras")
+    network = averaged_logits(trained, settings.average_shift)
+    logits = {
+        split: np.concatenate(
+            [
+                network.predict_on_batch(images[start : start + BATCH])
+                for start in range(0, len(images), BATCH)
+            ]
+        )
+        for split, (images, _) in splits.items()
+        if len(images)
+    }
+    temperature = 1.0
+    if "validation" in logits:
+        temperature = fit_temperature(logits["validation"], splits["validation"][1])
+    saved.save(with_temperature(network, temperature), PACKAGED / f"seed-{seed}.keras")
+    export(network, temperature, PACKAGED / f"seed-{seed}.tflite")
+    measured = {
+        split: accuracy_and_loss(splits[split][1], values / temperature)
+        for split, values in logits.items()
+    }
+    return {"temperature": temperature, **measured}
+
+
+def accuracy_and_loss(labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
+    """Share of images whose largest logit is the label's, and the mean cross-entropy in nats."""
+    loss = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+    correct = logits.argmax(axis=1) == labels
+    return {"accuracy": float(correct.mean()), "loss": round(float(np.mean(loss)), 5)}
+
+
+def remove_other_seeds(seeds: list[int]) -> None:
+    """Remove the trained networks of seeds that are not in the list.
+
+    DVC leaves the outputs of a seed that has left the list. This stage depends on the whole folder,
+    so its checksum would tell what was trained before; DVC's cache keeps them for a seed's return.
+    """
+    for path in TRAINED.glob("seed-*"):
+        if path not in map(folder_of, seeds):
+            print(f"{path}: removed, its seed is not in `seeds` any more")
+            shutil.rmtree(path)
+
+
+def main() -> None:
+    seeds = params.load("seeds", Seeds)
+    settings = params.load("package", Package)
+    remove_other_seeds(seeds)
+    images, labels = arrays.load_split("train")
+    every = -(-len(labels) // MEASURED)
+    splits = {
+        "train": (images[::every], labels[::every]),
+        "validation": arrays.load_split("validation"),
+    }
+    results = {}
+    for seed in seeds:
+        results[str(seed)] = result = package(seed, settings, splits)
+        line = f"seed {seed}: temperature {result['temperature']:g}"
+        for split in ("train", "validation"):
+            if split in result:
+                line += f", {split} accuracy {result[split]['accuracy']:.2%}"
+        print(line, flush=True)
+    write_json(PACKAGED / "package.json", results)
+
+
+if __name__ == "__main__":
+    run_stage(main)

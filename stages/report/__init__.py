@@ -1,0 +1,1 @@
+"""What is measured and shown: scores, pictures, corruptions of test images."""

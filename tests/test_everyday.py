@@ -1,0 +1,104 @@
+"""A day with the project: change something, compare, go back. Real DVC commands on `digits`."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import change_params, copy_project, run, stages_run
+
+WIDTH = 120  # columns of an ordinary terminal window
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose run is committed to main."""
+    project = copy_project(tmp_path_factory.mktemp("everyday") / "project")
+    run("dvc", "repro", cwd=project)
+    commit(project, "run")
+    return project
+
+
+@pytest.fixture
+def project(finished: Path, tmp_path: Path) -> Path:
+    """A copy of it, for a test to change."""
+    return shutil.copytree(finished, tmp_path / "project", symlinks=True)
+
+
+def commit(project: Path, message: str) -> None:
+    run("git", "add", "params.yaml", "dvc.lock", "metrics", "plots", cwd=project)
+    run("git", "commit", "-qm", message, cwd=project)
+
+
+def is_clean(project: Path) -> bool:
+    status = run("dvc", "status", cwd=project).stdout
+    changes = run("git", "status", "--porcelain", cwd=project).stdout
+    return "up to date" in status and not changes
+
+
+def widest(text: str) -> int:
+    return max(map(len, text.splitlines()))
+
+
+@pytest.mark.slow
+def test_what_has_been_computed_is_not_computed_again(project):
+    # Another value and back.
+    change_params(project, train__learning_rate=0.05)
+    assert "train@0" in stages_run(run("dvc", "repro", cwd=project))
+    change_params(project, train__learning_rate=0.1)
+    assert not stages_run(run("dvc", "repro", cwd=project))
+    assert is_clean(project)
+    # Forward again.
+    change_params(project, train__learning_rate=0.05)
+    assert not stages_run(run("dvc", "repro", cwd=project))
+    # On a branch, and back to main.
+    run("git", "checkout", "-q", "-b", "slower", cwd=project)
+    commit(project, "slower")
+    for branch in ("main", "slower", "main"):
+        run("git", "checkout", "-q", branch, cwd=project)
+        assert not stages_run(run("dvc", "repro", cwd=project))
+        assert is_clean(project)
+    # All that DVC keeps, deleted.
+    for folder in ("data/raw", "data/processed", "models", "metrics/details"):
+        shutil.rmtree(project / folder)
+    assert not stages_run(run("dvc", "repro", cwd=project))
+    assert is_clean(project)
+
+
+@pytest.mark.slow
+def test_seeds_come_and_go_without_a_trace(project):
+    lock = (project / "dvc.lock").read_bytes()
+    change_params(project, seeds=[0, 1])
+    ran = stages_run(run("dvc", "repro", cwd=project))
+    assert ran == {"environment", "train@1", "package", "evaluate", "robustness"}
+    change_params(project, seeds=[0])
+    run("dvc", "repro", cwd=project)
+    assert not list(project.glob("models/packaged/seed-1*"))
+    assert run("git", "status", "--porcelain", cwd=project).stdout == ""
+    assert (project / "dvc.lock").read_bytes() == lock
+    change_params(project, seeds=[0, 1])
+    assert "train@1" not in stages_run(run("dvc", "repro", cwd=project))
+
+
+@pytest.mark.slow
+def test_an_experiment_can_be_compared_at_a_glance_and_undone(project):
+    network = (project / "models/packaged/seed-0.tflite").read_bytes()
+    run("dvc", "exp", "run", "-S", "train.epochs=2", "-S", "train.augment.shift=0", cwd=project)
+    assert (project / "models/packaged/seed-0.tflite").read_bytes() != network
+
+    changed = run("git", "diff", "--stat", cwd=project).stdout.splitlines()
+    assert len(changed) <= 13
+    assert not run("git", "diff", "--cached", "--stat", cwd=project).stdout, "nothing is staged"
+    for command in ("metrics show", "metrics diff main", "exp show --only-changed"):
+        table = run("dvc", *command.split(), cwd=project, COLUMNS="500").stdout
+        assert widest(table) <= WIDTH, command
+        assert "accuracy" in table
+        assert len(table.splitlines()) <= 20
+    assert "train.epochs" in run("dvc", "params", "diff", "main", cwd=project).stdout
+
+    undone = run("python", "-m", "tools.undo", cwd=project)
+    assert is_clean(project)
+    assert (project / "models/packaged/seed-0.tflite").read_bytes() == network
+    name = re.search(r"dvc exp apply (\S+?)[`.\s]", undone.stdout)[1]
+    run("dvc", "exp", "apply", name, cwd=project)
+    assert "epochs: 2" in (project / "params.yaml").read_text(encoding="utf-8")

@@ -1,0 +1,122 @@
+"""The house: imports go one way, dvc.yaml lists what stages import, the code stays small."""
+
+import ast
+import io
+import tokenize
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT
+
+# A file may import from its own room and from rooms before it.
+ROOMS = {
+    "stages.base": (),
+    "stages.dataset": ("stages.base",),
+    "stages.network": ("stages.base",),
+    "stages.prediction": ("stages.base", "stages.network"),
+    "stages.report": ("stages.base", "stages.dataset", "stages.network", "stages.prediction"),
+}
+FILES = sorted([*(ROOT / "stages").rglob("*.py"), *(ROOT / "tools").rglob("*.py")])
+STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports(path: Path) -> set[str]:
+    """The project's own modules that a file imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = {f"{node.module}.{name.name}" for name in node.names}
+            modules = {name for name in names if file_of(name)}
+            found |= modules or {node.module}
+    return {name for name in found if name.startswith(("stages", "tools", "benchmarks"))}
+
+
+def file_of(module: str) -> Path | None:
+    path = ROOT.joinpath(*module.split("."))
+    return next(filter(Path.is_file, [path.with_suffix(".py"), path / "__init__.py"]), None)
+
+
+def needed(script: Path) -> set[str]:
+    """All files of the project that a script imports, directly or through others."""
+    found, new = set(), {script}
+    while new:
+        found |= new
+        modules = set().union(*(imports(path) for path in new))
+        packages = {".".join(name.split(".")[:2]) for name in modules}
+        new = {path for name in modules | packages if (path := file_of(name))} - found
+    return {path.relative_to(ROOT).as_posix() for path in found}
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_imports_go_one_way(path):
+    name = module_of(path)
+    room = ".".join(name.split(".")[:2])
+    if room in ROOMS:
+        allowed = (room, *ROOMS[room])
+    elif name.startswith("stages."):
+        allowed = tuple(ROOMS)  # a script, which nobody imports
+    else:
+        allowed = ("stages", "tools")
+    wrong = {
+        other
+        for other in imports(path)
+        if not any(other == known or other.startswith(f"{known}.") for known in allowed)
+    }
+    assert not wrong
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_deps_are_what_the_stage_imports(stage):
+    """Every file that the script imports is listed, itself or by its folder; and no dep is idle."""
+    script = STAGES[stage]["cmd"].split()[2].replace(".", "/") + ".py"
+    files = needed(ROOT / script)
+    deps = {dep for dep in STAGES[stage]["deps"] if dep.startswith("stages/")}
+    unlisted = {
+        path
+        for path in files
+        if not any(path == dep or path.startswith(f"{dep}/") for dep in deps)
+        and not path.endswith("__init__.py")
+    }
+    assert not unlisted
+    idle = {dep for dep in deps if not any(p == dep or p.startswith(f"{dep}/") for p in files)}
+    assert not idle
+
+
+def test_training_depends_on_nothing_that_is_used_only_afterwards():
+    deps = " ".join(STAGES["train"]["deps"])
+    assert "prediction" not in deps
+    assert "report" not in deps
+    assert "test" not in deps
+
+
+def code_lines(path: Path) -> int:
+    """Lines that are neither blank, comment nor docstring."""
+    text = path.read_text(encoding="utf-8")
+    documentation = set()
+    for node in ast.walk(ast.parse(text)):
+        body = getattr(node, "body", None)
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and body:
+            first = body[0]
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+                documentation |= set(range(first.lineno, first.end_lineno + 1))
+    empty = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
+    lines = set()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type not in (*empty, tokenize.ENDMARKER):
+            lines |= set(range(token.start[0], token.end[0] + 1))
+    return len(lines - documentation)
+
+
+def test_the_project_stays_small_enough_to_read_in_an_hour():
+    assert sum(map(code_lines, FILES)) <= 2000
+    tests = (ROOT / "tests").rglob("*.py")
+    assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in tests) <= 6000
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 200
+    assert len((ROOT / "dvc.yaml").read_text(encoding="utf-8").splitlines()) <= 150
