@@ -53,12 +53,6 @@ def details(
     return result
 
 
-def mean_accuracy(split: str, results: dict[str, dict]) -> dict[str, float]:
-    """The mean of the networks' accuracies on `split`, if it was measured, as a metric."""
-    found = [result[split]["accuracy"] for result in results.values() if split in result]
-    return {f"{split}_accuracy": float(np.mean(found))} if found else {}
-
-
 def main() -> None:
     seeds = params.load("seeds", Seeds)
     name = params.load("download", Download).dataset
@@ -73,21 +67,16 @@ def main() -> None:
         print(f"seed {seed}: accuracy {np.mean(probabilities[seed].argmax(1) == labels):.2%}")
     mean = scores.mean_prediction(list(probabilities.values()))
     mean_unscaled = scores.mean_prediction(unscaled)
-    results = load_results()
 
     found = details(labels, probabilities, classes)
-    headline = {
-        "dataset": name,
-        "images": len(labels),
-        **scores.headline(labels, mean, dataset.disputed),
-        **mean_accuracy("train", results),
-        **mean_accuracy("validation", results),
-    }
+    headline = scores.headline(labels, mean, dataset.disputed)
+    for split, key in (("train", "train"), ("validation", "val")):
+        if accuracies := [of[split]["accuracy"] for of in load_results().values() if split in of]:
+            headline[key] = float(np.mean(accuracies))
     if len(seeds) > 1:
-        headline["accuracy_mean"] = found["mean"]["accuracy"]
-        headline["accuracy_std"] = found["std"]["accuracy"]
+        headline |= {"mean": found["mean"]["accuracy"], "std": found["std"]["accuracy"]}
     counts = confusion_matrix(labels, mean.argmax(axis=1), labels=range(len(classes)))
-    found["calibration_error_unscaled"] = scores.calibration_error(labels, mean_unscaled)
+    found["ece_unscaled"] = scores.calibration_error(labels, mean_unscaled)
     found["confusions"] = scores.frequent_confusions(counts, classes)
     low, high = (scores.percent(found["accuracy_95"][end]) for end in ("low", "high"))
     table = {
@@ -96,7 +85,7 @@ def main() -> None:
         "95 % interval": f"{low} to {high}",
         "errors": f"{headline['errors']:,}",
         "loss": f"{headline['loss']:.4f} nats",
-        "calibration error": f"{100 * headline['calibration_error']:.2f} points",
+        "calibration error (ece)": f"{100 * headline['ece']:.2f} points",
     }
     names = np.array(classes)
     predictions = pd.DataFrame(
@@ -120,9 +109,9 @@ def main() -> None:
         "reliability": pictures.reliability(labels, mean, mean_unscaled),
     }
     with replacing_together() as new:
-        write_json(new(METRICS), headline)
+        write_json(new(METRICS), {key: round(value, 5) for key, value in headline.items()})
         write_csv(new(MISCLASSIFIED), wrong, index=False)
-        write_json(new(DETAILS / "scores.json"), found)
+        write_json(new(DETAILS / "scores.json"), {"dataset": name, "images": len(labels)} | found)
         frame = pd.DataFrame({"measure": table.keys(), "value": table.values()})
         write_csv(new(DETAILS / "headline.csv"), frame, index=False)
         write_csv(

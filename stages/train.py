@@ -91,8 +91,9 @@ def train(data: Split, validation: Split, settings: Train, seed: int, folder: Pa
             shuffle=False,  # the batches are shuffled already
             verbose=0,
         )
-    if not all(np.isfinite(weights).all() for weights in model.get_weights()):
-        raise UserError(f"the last step left weights that are not finite numbers: {DIVERGED}")
+    predicted = model.predict_on_batch(images[: settings.batch_size])
+    if not all(np.isfinite(values).all() for values in (predicted, *model.get_weights())):
+        raise UserError(f"the last step left a network that predicts no numbers: {DIVERGED}")
     return architecture.stock(model)
 
 

@@ -12,13 +12,13 @@ import re
 import textwrap
 from pathlib import Path
 
-from tools import compare
-from stages.dataset import catalogue as datasets
-from stages.network import architecture as network
 from stages.base import params
 from stages.base.files import replacing
 from stages.base.stage import UserError, run_stage
+from stages.dataset import catalogue as datasets
 from stages.evaluate import disputed_labels
+from stages.network import architecture as network
+from tools import compare
 
 README = Path("README.md")
 ROBUSTNESS = Path("metrics/robustness.json")

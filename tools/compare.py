@@ -1,11 +1,11 @@
-"""Is this branch really better? The last run's predictions against those of a Git revision.
+"""Is this branch really better? The workspace's run against that of a Git revision.
 
-    python -m stages.compare main
+    python -m tools.compare main
 
 Two accuracies close to each other say little: both come from the same test images. McNemar's exact
-test looks at the images that only one of the two gets right; if neither were better, each of them
-would fall to either side like a coin (Q. McNemar, 1947). All that this needs is in Git: it works on
-a fresh clone without a DVC remote.
+test looks at the images that only one of the two classifies correctly; if neither were better, each
+of them would fall to either side like a coin (Q. McNemar, 1947). The misclassified images are in
+Git, so this works on a fresh clone without a DVC remote.
 """
 
 import argparse
@@ -13,87 +13,95 @@ import io
 import json
 import subprocess
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import pandas as pd
+import yaml
 from scipy import stats
 
 from stages.base.stage import UserError, run_stage
+from stages.dataset import catalogue
+from stages.report.scores import percent
 
-METRICS = "metrics/evaluate.json"
-PREDICTIONS = "plots/confusion.csv"
+MISCLASSIFIED = "metrics/misclassified.csv"
 SIGNIFICANCE = 0.05
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """What two sets of predictions for the same images show.
+class Run:
+    """A run's dataset, its number of test images, and the indices of the misclassified ones."""
 
-    accuracy, other_accuracy: share of images read rightly.
-    only_this, only_other: indices of the test images that only one of the two reads rightly.
+    dataset: str
+    images: int
+    misclassified: frozenset[int]
+
+    @property
+    def accuracy(self) -> float:
+        return 1 - len(self.misclassified) / self.images
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What two runs on the same test images show.
+
+    only_here, only_there: indices of the test images that only one of the two classifies correctly.
     p_value: of McNemar's exact test, two-sided.
     """
 
-    images: int
-    accuracy: float
-    other_accuracy: float
-    only_this: list[int]
-    only_other: list[int]
+    accuracy_here: float
+    accuracy_there: float
+    only_here: list[int]
+    only_there: list[int]
     p_value: float
 
     def conclusion(self, revision: str) -> str:
         """One plain sentence."""
+        if not self.only_here and not self.only_there:
+            return f"The workspace and {revision} misclassify the same images."
+        share = "less than 0.01 %" if self.p_value < 1e-4 else percent(self.p_value)
         if self.p_value < SIGNIFICANCE:
-            verdict = "better" if len(self.only_this) > len(self.only_other) else "worse"
-            return (
-                f"The workspace is {verdict} than {revision}: without a real difference, chance "
-                f"would show one as large in {self.p_value:.2%} of cases."
-            )
+            verdict = "better" if len(self.only_here) > len(self.only_there) else "worse"
+            sentence = f"The workspace is {verdict} than {revision}"
+        else:
+            sentence = f"No evidence that the workspace and {revision} differ"
+        if self.p_value == 1:
+            return f"{sentence}."
         return (
-            f"No evidence that the workspace and {revision} differ: without a real difference, "
-            f"chance would show one as large in {self.p_value:.0%} of cases."
+            f"{sentence}: without a real difference, chance shows one as large in {share} of cases."
         )
 
 
-def compare(this: pd.DataFrame, other: pd.DataFrame) -> Comparison:
-    """Compare predictions for the same images.
-
-    Args:
-        this, other: columns index, actual, predicted; a row per image in the same order.
-    """
-    right, other_right = (frame["predicted"] == frame["actual"] for frame in (this, other))
-    only_this = this["index"][right & ~other_right].tolist()
-    only_other = this["index"][other_right & ~right].tolist()
-    decisive = len(only_this) + len(only_other)
-    p_value = stats.binomtest(len(only_this), decisive).pvalue if decisive else 1.0
-    return Comparison(
-        len(this),
-        float(right.mean()),
-        float(other_right.mean()),
-        only_this,
-        only_other,
-        float(p_value),
-    )
+def compare(here: Run, there: Run) -> Comparison:
+    """Compare two runs on the same test images."""
+    only_here = sorted(there.misclassified - here.misclassified)
+    only_there = sorted(here.misclassified - there.misclassified)
+    decisive = len(only_here) + len(only_there)
+    p_value = stats.binomtest(len(only_here), decisive).pvalue if decisive else 1.0
+    return Comparison(here.accuracy, there.accuracy, only_here, only_there, float(p_value))
 
 
-def read(path: str, revision: str | None) -> str:
-    """The text of a file in the workspace, or of a Git revision.
+def load_run(revision: str | None) -> Run:
+    """The run in a Git revision, or, without one, in the workspace.
 
     Raises:
-        UserError: there is no such revision, or no such file in it.
+        UserError: there is no such revision, or no run in it.
     """
+    params = yaml.safe_load(_text("params.yaml", revision))
+    dataset = params["download"]["dataset"]
+    frame = pd.read_csv(io.StringIO(_text(MISCLASSIFIED, revision)))
+    return Run(dataset, catalogue.find(dataset).test_images, frozenset(frame["index"].tolist()))
+
+
+def _text(path: str, revision: str | None) -> str:
     if revision is None:
-        try:
-            with open(path, encoding="utf-8") as file:
-                return file.read()
-        except FileNotFoundError:
-            raise UserError(f"{path} not found: run `dvc repro` first") from None
-    known = _git("rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
-    if known.returncode:
-        reason = " ".join(known.stderr.split()) or "no such branch, tag or commit"
-        raise UserError(f"revision {revision!r}: {reason}")
+        if not Path(path).is_file():
+            raise UserError(f"{path} not found: run `dvc repro` first")
+        return Path(path).read_text(encoding="utf-8")
+    if _git("rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}").returncode:
+        raise UserError(f"revision {revision!r}: no such branch, tag or commit")
     shown = _git("show", f"{revision}:{path}")
     if shown.returncode:
-        raise UserError(f"revision {revision!r} has no {path}: was `dvc repro` committed there?")
+        raise UserError(f"revision {revision!r} has no {path}: was a run committed there?")
     return shown.stdout
 
 
@@ -101,15 +109,18 @@ def _git(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(["git", *arguments], capture_output=True, text=True, encoding="utf-8")
 
 
-def read_run(revision: str | None) -> tuple[str, pd.DataFrame]:
-    """Data set and predictions of the run in a revision, or in the workspace."""
-    where = "the workspace" if revision is None else f"revision {revision!r}"
-    try:
-        dataset = json.loads(read(METRICS, revision))["dataset"]
-        frame = pd.read_csv(io.StringIO(read(PREDICTIONS, revision)), dtype={"index": int})
-        return dataset, frame[["index", "actual", "predicted"]].astype({"index": int})
-    except (ValueError, KeyError) as error:
-        raise UserError(f"{where}: {METRICS} or {PREDICTIONS} is damaged: {error}") from None
+def compare_with(revision: str) -> tuple[Run, Comparison]:
+    """The workspace's run, and how it compares with that of a revision.
+
+    Raises:
+        UserError: there is no such run, or it is of another dataset.
+    """
+    here, there = load_run(None), load_run(revision)
+    if here.dataset != there.dataset:
+        raise UserError(
+            f"the datasets differ: {here.dataset} here, {there.dataset} in {revision!r}"
+        )
+    return here, compare(here, there)
 
 
 def main() -> None:
@@ -117,30 +128,20 @@ def main() -> None:
     parser.add_argument("revision", help="a branch, tag or commit whose run is committed")
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
     arguments = parser.parse_args()
-    dataset, this = read_run(None)
-    other_dataset, other = read_run(arguments.revision)
-    if dataset != other_dataset:
-        raise UserError(
-            f"the data sets differ: {dataset} here, {other_dataset} in {arguments.revision!r}"
-        )
-    if not this[["index", "actual"]].equals(other[["index", "actual"]]):
-        raise UserError(
-            f"the test images differ: {len(this):,} here, {len(other):,} in {arguments.revision!r}"
-            + (", with other labels" if len(this) == len(other) else "")
-        )
-    result = compare(this, other)
-    conclusion = result.conclusion(arguments.revision)
+    revision = arguments.revision
+    here, result = compare_with(revision)
     if arguments.json:
-        print(json.dumps(asdict(result) | {"conclusion": conclusion}))
+        print(json.dumps(asdict(result) | {"conclusion": result.conclusion(revision)}))
         return
-    print(f"{dataset}, {result.images:,} test images")
-    print(f"  accuracy here            {result.accuracy:.2%}")
-    print(f"  accuracy of {arguments.revision:<12} {result.other_accuracy:.2%}")
-    for name, indices in (("here", result.only_this), (arguments.revision, result.only_other)):
+    print(f"{here.dataset}, {here.images:,} test images")
+    print(f"  accuracy here              {percent(result.accuracy_here)}")
+    print(f"  accuracy of {revision:<14} {percent(result.accuracy_there)}")
+    for name, indices in (("here", result.only_here), (f"in {revision}", result.only_there)):
         listed = ", ".join(map(str, indices[:20])) + (", …" if len(indices) > 20 else "")
-        print(f"  right only {name:<13} {len(indices)}{f' ({listed})' if indices else ''}")
-    print(f"  McNemar's exact p-value  {result.p_value:.4f}")
-    print(conclusion)
+        print(f"  correct only {name:<13} {len(indices)}{f' ({listed})' if indices else ''}")
+    p_value = "< 0.0001" if result.p_value < 1e-4 else f"{result.p_value:.4f}"
+    print(f"  McNemar's exact p-value    {p_value}")
+    print(result.conclusion(revision))
 
 
 if __name__ == "__main__":

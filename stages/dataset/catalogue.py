@@ -32,7 +32,8 @@ class File:
 class Dataset:
     """One dataset.
 
-    subject: what an image shows; licence; training_images: how many there are, validation included.
+    subject: what an image shows. licence: of the files.
+    training_images, test_images: how many there are; some training images are for validation.
     classes: their names, by label.
     files: the published files by name; none if the dataset is made on this machine (`digits`).
     mirrors: addresses or folders, in the order in which they are tried.
@@ -42,6 +43,7 @@ class Dataset:
     subject: str
     licence: str
     training_images: int
+    test_images: int
     classes: tuple[str, ...]
     files: dict[str, File]
     mirrors: tuple[str, ...]
@@ -63,6 +65,7 @@ def find(name: str) -> Dataset:
         subject=entry["subject"],
         licence=entry["licence"],
         training_images=entry["training_images"],
+        test_images=entry["test_images"],
         classes=tuple(entry["classes"]),
         files={file: File(**published) for file, published in entry.get("files", {}).items()},
         mirrors=tuple(entry.get("mirrors", ())),

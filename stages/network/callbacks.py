@@ -77,8 +77,8 @@ class Progress(keras.callbacks.Callback):
         """Write Keras' logs of all epochs so far as CSV, a row per epoch."""
         self.history = history
         frame = pd.DataFrame({"epoch": range(1, len(history) + 1)})
-        for name in ("accuracy", "loss"):
-            for split, prefix in (("train", ""), ("validation", "val_")):
+        for split, prefix in (("train", ""), ("validation", "val_")):
+            for name in ("accuracy", "loss"):
                 if prefix + name in history[0]:
                     values = [logs[prefix + name] for logs in history]
                     frame[f"{split}_{name}"] = np.round(values, 6)

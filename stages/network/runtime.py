@@ -5,29 +5,14 @@ takes seconds, so only what trains or exports a network imports this.
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+
+from stages.base.quiet import silent_stderr
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
 # oneDNN is off by default on CPUs without AVX-512. On, convolutions train 1.2 to 1.5 times as fast
 # (measured on 2 AVX2 cores).
 os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # only fatal errors; Python's exceptions remain
-
-
-@contextmanager
-def silent_stderr() -> Iterator[None]:
-    """Discard what native code writes to stderr: TensorFlow logs there whatever its log level."""
-    copy = os.dup(2)
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 2)
-    try:
-        yield
-    finally:
-        os.dup2(copy, 2)
-        os.close(null)
-        os.close(copy)
-
 
 with silent_stderr():
     import keras
@@ -40,7 +25,7 @@ THREADS = 2
 tf.config.threading.set_intra_op_parallelism_threads(THREADS)
 tf.get_logger().setLevel("ERROR")  # predicting with five networks is no reason for a warning
 
-__all__ = ["keras", "seed_everything", "silent_stderr", "tf"]
+__all__ = ["keras", "seed_everything", "tf"]
 
 
 def seed_everything(seed: int) -> None:

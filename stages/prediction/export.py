@@ -8,7 +8,8 @@ import tempfile
 from pathlib import Path
 
 from stages.base.files import replacing
-from stages.network.runtime import keras, silent_stderr, tf
+from stages.base.quiet import silent_stderr
+from stages.network.runtime import keras, tf
 
 
 def export(logits: keras.Model, temperature: float, path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
+from stages.base.quiet import silent_stderr
 from stages.base.stage import UserError
 
 PACKAGED = Path("models/packaged")  # per seed a .keras file and a .tflite file; package.json
@@ -42,8 +43,10 @@ class Predictor:
         if not path.is_file():
             raise UserError(f"{path} not found: run `dvc repro package` first")
         try:
-            self.interpreter = Interpreter(str(path), num_threads=THREADS)
-            runner = self.interpreter.get_signature_runner("predict")
+            with silent_stderr():
+                self.interpreter = Interpreter(str(path), num_threads=THREADS)
+                self.interpreter.allocate_tensors()
+                runner = self.interpreter.get_signature_runner("predict")
             self.outputs = runner.get_output_details()
         except (ValueError, RuntimeError) as error:
             raise UserError(f"{path} is no LiteRT network of this pipeline: {error}") from None

@@ -65,21 +65,24 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 def headline(
     labels: np.ndarray, probabilities: np.ndarray, disputed: Collection[int] = ()
 ) -> dict[str, float]:
-    """The few numbers to compare runs by.
+    """The few numbers to compare runs by: accuracy, errors, undisputed, loss, ece.
 
     Args:
         labels: integers, shape (N,).
         probabilities: shape (N, classes).
-        disputed: indices of images whose label people doubt; `accuracy_undisputed` is without
-            these, and left out if there are none.
+        disputed: indices of images whose label people doubt; `undisputed` is the accuracy without
+            these, left out if there are none.
+
+    Returns:
+        Shares, a count, nats, and the expected calibration error as a share.
     """
     values = accuracy_and_loss(labels, probabilities)
     correct = probabilities.argmax(axis=1) == labels
     result = {"accuracy": values["accuracy"], "errors": int((~correct).sum())}
     if len(disputed):
-        result["accuracy_undisputed"] = float(np.delete(correct, list(disputed)).mean())
+        result["undisputed"] = float(np.delete(correct, list(disputed)).mean())
     result["loss"] = values["loss"]
-    return result | {"calibration_error": calibration_error(labels, probabilities)}
+    return result | {"ece": calibration_error(labels, probabilities)}
 
 
 def report(labels: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...]) -> dict:

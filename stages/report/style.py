@@ -1,24 +1,22 @@
-"""How the pictures look: a heading above, a note below, images in grids, colours.
+"""How the pictures look: a title above, a note below, colours, images with captions.
 
 Correct and wrong are told apart by a mark and a frame as well as by colour, in hues that people
 with colour-blindness can tell apart (Okabe and Ito, 2008).
 """
 
 import io
-import textwrap
 from pathlib import Path
 
 import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
 from stages.base.files import replacing
-from stages.report.scores import percent
 
 BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#595959"  # correct, wrong, all else
 SEED_COLOURS = (BLUE, "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#000000", ORANGE)
+IMAGE_INCHES = 1.1
 DPI = 110
 
 matplotlib.rcParams.update(
@@ -28,6 +26,7 @@ matplotlib.rcParams.update(
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.axisbelow": True,
+        "axes.titlesize": "medium",
         "grid.color": "#dddddd",
         "grid.linewidth": 0.6,
         "legend.frameon": False,
@@ -38,52 +37,50 @@ matplotlib.rcParams.update(
 def chart(width: float, height: float, title: str, note: str) -> Figure:
     """An empty figure, sizes in inches, with its title above and a note below."""
     figure = Figure(figsize=(width, height), layout="constrained")
-    wrapped = textwrap.fill(title, int(width * 9))
-    figure.suptitle(wrapped, x=0.01, ha="left", fontsize=13, weight="bold")
-    wrapped = textwrap.fill(note, int(width * 13.5))
-    figure.supxlabel(wrapped, x=0.01, ha="left", fontsize=9.5, color=GREY)
+    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
+    place = {"x": 0.1 / width, "ha": "left", "wrap": True}
+    figure.suptitle(title, size=13, weight="bold", **place)
+    figure.supxlabel(note, size=9.5, color=GREY, **place)
     return figure
 
 
-def image_grid(
-    rows: int, columns: int, cell: tuple[float, float], title: str, note: str
-) -> tuple[Figure, np.ndarray]:
-    """A figure with a grid of axes for images, switched off until they are used.
+def cell_width(classes: tuple[str, ...]) -> float:
+    """Inches that an image needs with the longest name of a class in its captions."""
+    return max(IMAGE_INCHES + 0.1, 0.07 * (max(map(len, classes)) + 8))
+
+
+def gallery(
+    cells: list[tuple[np.ndarray, bool, str, str] | None],
+    columns: int,
+    size: tuple[float, float],
+    title: str,
+    note: str,
+) -> Figure:
+    """Images in rows, each in a thin frame, or in a thick one if its prediction is wrong.
 
     Args:
-        cell: width and height of an image with its captions, in inches.
-
-    Returns:
-        The figure, and its axes, shape (rows, columns).
+        cells: row by row: the image, whether its prediction is correct, the text above it, the
+            text below it; None leaves a place empty.
+        columns: images in a row.
+        size: width and height of an image with its captions, in inches.
+        title, note: of the figure.
     """
-    width = max(columns * cell[0], 7)
-    figure = chart(width, rows * cell[1] + 0.9, title, note)
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for axes in grid.flat:
+    rows = -(-len(cells) // columns)
+    figure = chart(max(columns * size[0], 7), rows * size[1] + 0.8, title, note)
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid:
         axes.set_axis_off()
-    return figure, grid
-
-
-def show(axes: Axes, image: np.ndarray, correct: bool, above: str, below: str) -> None:
-    """One image, with text above and below it; in a thick frame if its prediction is wrong."""
-    colour = BLUE if correct else ORANGE
-    axes.set_axis_on()
-    axes.imshow(image.squeeze(), cmap="gray_r", vmin=0, vmax=1)
-    axes.set(xticks=[], yticks=[])
-    axes.set_title(above, fontsize=9, pad=3)
-    axes.set_xlabel(below, fontsize=9, color=colour, labelpad=3)
-    axes.spines[:].set(visible=True, color=colour, linewidth=0.8 if correct else 2.4)
-
-
-def verdict(name: str, share: float, correct: bool) -> str:
-    """A predicted class with its mark and its probability."""
-    gap = "\n" if len(name) > 3 else "  "
-    return f"{'✓' if correct else '✗'} {name}{gap}{percent(share, 1)}"
-
-
-def cell_width(classes: tuple[str, ...]) -> float:
-    """Inches that an image needs with the names of the classes below it."""
-    return max(1.25, 0.09 * max(map(len, classes)) + 0.3)
+    for axes, cell in zip(grid, cells, strict=False):
+        if cell is not None:
+            image, correct, above, below = cell
+            colour = BLUE if correct else ORANGE
+            axes.set_axis_on()
+            axes.imshow(image.squeeze(), cmap="gray_r", vmin=0, vmax=1)
+            axes.set(xticks=[], yticks=[])
+            axes.set_title(above, size=8.5, pad=3)
+            axes.set_xlabel(below, size=8.5, color=colour, labelpad=3)
+            axes.spines[:].set(visible=True, color=colour, linewidth=0.8 if correct else 2.4)
+    return figure
 
 
 def save(figure: Figure, path: Path) -> None:
