@@ -6,7 +6,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := run
-.PHONY: run fast short best undo test test-all lint plots notebook card bench lock clean help
+.PHONY: run fast short best experiments undo test test-all lint plots notebook card bench lock clean help
 
 run: .venv/installed  ## run what has changed (on digits if MNIST cannot be reached), show the result
 	@python -m tools.run
@@ -16,6 +16,9 @@ short:  ## try the default's network, 3 epochs in place of 8
 best:  ## try a wider network
 fast short best: .venv/installed
 	@set -f; python -m tools.run $$(cat presets/$@.txt)
+
+experiments: .venv/installed  ## show all experiments side by side
+	@dvc exp show --no-pager --only-changed --drop 'Created|loss|ece|undisputed|train$$|.*models.*'
 
 undo: .venv/installed  ## discard an experiment: back to the committed params, results and network
 	@python -m tools.undo

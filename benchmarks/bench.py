@@ -6,8 +6,8 @@
 Each run is a process of its own (benchmarks/contenders.py). The contenders take turns, the runs of
 each spread over all the time, so that a machine which slows down slows them all. After each run the
 folder of results has a table of all epochs (runs.csv), one of the contenders (table.csv), a
-picture, and a page of both. An interrupted benchmark goes on where it stopped: what its runs found
-lies in the folder `unfinished` there, and counts while code, params, data and machine are the same.
+picture, and a page of both. An interrupted benchmark goes on where it stopped: the results of its
+runs lie in the folder `unfinished`, and count while code, params, data and machine are the same.
 """
 
 import argparse
@@ -22,63 +22,54 @@ from contextlib import suppress
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import yaml
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 from tqdm import tqdm
 
-from stages.base import arrays
-from stages import environment
-from stages.report import style as figures
-from stages.report import pictures
-from stages.base.files import replacing
+from stages.base import arrays, params, versions
+from stages.base.files import replacing, write_csv
 from stages.base.stage import UserError, run_stage
+from stages.report import style
 
-SEEDS = {  # seeds per contender
-    "notebook": 3,
-    "keras_example": 2,
-    "pytorch_example": 1,
-    "fast": 10,
-    "short": 3,
-    "default": 5,
-    "best": 5,
-}
-NAMES = {
-    "notebook": "the classic notebook's network",
-    "keras_example": "Keras' MNIST example",
-    "pytorch_example": "PyTorch's MNIST example",
-    "fast": "ours, fast",
-    "short": "ours, short",
-    "default": "ours, default",
-    "best": "ours, best",
-}
-COLOURS = {
-    "notebook": figures.GREY,
-    "keras_example": "#e69f00",
-    "pytorch_example": "#cc79a7",
-    "fast": "#009e73",
-    "short": "#56b4e9",
-    "default": figures.BLUE,
-    "best": figures.ORANGE,
-}
-MARKERS = dict(zip(NAMES, "os*^Dvp", strict=True))
+ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path("benchmarks/results")
 REFERENCE = "notebook"  # its time of training is the unit
 
 
+class Contender(NamedTuple):
+    """A contender's name on the page, how many seeds it gets, and its look in the picture."""
+
+    name: str
+    seeds: int
+    colour: str
+    marker: str
+
+
+CONTENDERS = {
+    "notebook": Contender("the classic notebook's network", 3, style.GREY, "o"),
+    "keras_example": Contender("Keras' MNIST example", 2, "#e69f00", "s"),
+    "pytorch_example": Contender("PyTorch's MNIST example", 1, "#cc79a7", "P"),
+    "fast": Contender("ours, fast", 10, "#009e73", "^"),
+    "short": Contender("ours, short", 3, "#56b4e9", "D"),
+    "default": Contender("ours, default", 5, style.BLUE, "v"),
+    "best": Contender("ours, best", 5, style.ORANGE, "p"),
+}
+
+Runs = dict[tuple[str, int], dict]  # by contender and seed, what benchmarks/contenders.py wrote
+
+
 def fingerprint(epochs: int | None) -> str:
     """Of all that a run depends on but contender and seed: code, params, data, machine, epochs."""
-    code = Path(__file__).resolve().parent.parent
-    training = yaml.safe_load((code / "dvc.yaml").read_text(encoding="utf-8"))["stages"]["train"]
-    files = [code / path for path in training["deps"] if path.startswith("stages/")]
-    files += [code / "benchmarks/contenders.py", *(code / "presets").glob("*.txt")]
-    files += [environment.ENVIRONMENT, Path("params.yaml"), *arrays.PROCESSED.glob("*.npy")]
+    files = [*(ROOT / "stages").rglob("*.py"), *(ROOT / "presets").glob("*.txt")]
+    files += [ROOT / "benchmarks/contenders.py", versions.ENVIRONMENT, params.PARAMS]
+    files += arrays.PROCESSED.glob("*/*.npy")
     digest = hashlib.sha256(f"{machine()}, {epochs} epochs".encode())
-    for path in sorted(set(files)):
+    for path in sorted(files):
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 
@@ -91,8 +82,10 @@ def measure(contender: str, seed: int, epochs: int | None) -> dict:
     """
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "run.json"
-        command = [sys.executable, "-m", "benchmarks.contenders", contender, f"--seed={seed}"]
-        command += [f"--output={output}"] + [f"--epochs={epochs}"] * bool(epochs)
+        command = [sys.executable, "-m", "benchmarks.contenders", contender]
+        command += [f"--seed={seed}", f"--output={output}"]
+        if epochs:
+            command.append(f"--epochs={epochs}")
         # oneDNN makes all of them faster; without AVX-512, TensorFlow leaves it off by default.
         quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "1"}
         environment = os.environ | quiet | {"KERAS_BACKEND": "tensorflow"}
@@ -103,7 +96,7 @@ def measure(contender: str, seed: int, epochs: int | None) -> dict:
         return json.loads(output.read_text(encoding="utf-8"))
 
 
-def curves(runs: dict[tuple[str, int], dict]) -> pd.DataFrame:
+def curves(runs: Runs) -> pd.DataFrame:
     """A row per epoch of each run: contender, seed, epoch (from 1), seconds, test_errors."""
     rows = [
         {"contender": contender, "seed": seed, "epoch": epoch} | point
@@ -113,46 +106,46 @@ def curves(runs: dict[tuple[str, int], dict]) -> pd.DataFrame:
     return pd.DataFrame(rows).round({"seconds": 3})
 
 
-def table(runs: dict[tuple[str, int], dict], labels: np.ndarray) -> pd.DataFrame:
+def table(runs: Runs, labels: np.ndarray) -> pd.DataFrame:
     """A row per contender: means and sample standard deviations over its seeds.
 
     Columns: seeds; epochs; images (trained on per epoch); seconds and seconds_std; of_notebook
     (mean seconds over those of the notebook's network); accuracy, accuracy_std, accuracy_min of
     the final networks in %; averaged, the accuracy in % of the mean of their probabilities;
     multiply_adds_per_second, the useful ones, and of_matrix_product, their share of the machine's
-    rate in float32 matrix products, measured in the same runs.
+    rate in float32 matrix products, measured in the same runs. Empty: not measured.
     """
     rows = []
     for contender in dict.fromkeys(name for name, _ in runs):
-        own = [run for (name, _), run in runs.items() if name == contender]
-        seconds = np.array([run["curve"][-1]["seconds"] for run in own])
-        errors = np.array([run["curve"][-1]["test_errors"] for run in own])
+        own = pd.DataFrame([run for (name, _), run in runs.items() if name == contender])
+        epochs, images = len(own["curve"][0]), own["images"][0]
+        seconds = own["curve"].map(lambda curve: curve[-1]["seconds"])
+        errors = own["curve"].map(lambda curve: curve[-1]["test_errors"])
         accuracy = 100 * (1 - errors / len(labels))
         row = {
             "contender": contender,
             "seeds": len(own),
-            "epochs": len(own[0]["curve"]),
-            "images": own[0]["images"],
+            "epochs": epochs,
+            "images": images,
             "seconds": seconds.mean(),
-            "seconds_std": seconds.std(ddof=1) if len(own) > 1 else np.nan,
+            "seconds_std": seconds.std(),
+            "of_notebook": np.nan,
             "accuracy": accuracy.mean(),
-            "accuracy_std": accuracy.std(ddof=1) if len(own) > 1 else np.nan,
+            "accuracy_std": accuracy.std(),
             "accuracy_min": accuracy.min(),
         }
-        if "probabilities" in own[0]:
-            mean = np.mean([run["probabilities"] for run in own], axis=0, dtype=np.float64)
-            row["averaged"] = 100 * np.mean(mean.argmax(axis=1) == labels)
-        if "multiply_adds" in own[0]:
-            images = own[0]["images"] * len(own[0]["curve"])
-            rate = own[0]["multiply_adds"] * images / seconds
+        if "multiply_adds" in own:
+            rate = own["multiply_adds"] * images * epochs / seconds
             row["multiply_adds_per_second"] = rate.mean()
-            if "matrix_product_rate" in own[0]:
-                machine = np.array([run["matrix_product_rate"] for run in own])
-                row["of_matrix_product"] = (rate / machine).mean()
+        if "probabilities" in own:
+            mean = np.mean(own["probabilities"].tolist(), axis=0)
+            row["averaged"] = 100 * np.mean(mean.argmax(axis=1) == labels)
+            row["of_matrix_product"] = (rate / own["matrix_product_rate"]).mean()
         rows.append(row)
     frame = pd.DataFrame(rows)
-    unit = frame.loc[frame["contender"] == REFERENCE, "seconds"]
-    frame.insert(6, "of_notebook", frame["seconds"] / unit.iloc[0] if len(unit) else np.nan)
+    unit = frame["seconds"][frame["contender"] == REFERENCE]
+    if len(unit):
+        frame["of_notebook"] = frame["seconds"] / unit.iloc[0]
     return frame
 
 
@@ -163,8 +156,7 @@ def draw(frame: pd.DataFrame, images: int) -> Figure:
         frame: as `curves` makes it.
         images: how many test images there are.
     """
-    contenders = list(dict.fromkeys(frame["contender"]))
-    figure = figures.chart(
+    figure = style.chart(
         9,
         5,
         "Test error against seconds of training",
@@ -174,22 +166,20 @@ def draw(frame: pd.DataFrame, images: int) -> Figure:
     )
     axes = figure.subplots()
     keys = []
-    for contender in contenders:
-        colour, marker = COLOURS[contender], MARKERS[contender]
-        own = frame[frame["contender"] == contender]
-        ends = []
-        for _, run in own.groupby("seed"):
-            error = 100 * run["test_errors"] / images
-            axes.plot(run["seconds"], error, color=colour, linewidth=0.7, alpha=0.5)
-            ends.append((run["seconds"].iloc[-1], error.iloc[-1]))
-        seconds, errors = np.array(ends).T
-        axes.plot([seconds.mean()] * 2, [errors.min(), errors.max()], color=colour, linewidth=2)
-        axes.plot(
-            seconds.mean(), errors.mean(), marker, color=colour, markersize=9, markeredgecolor="w"
+    for contender in frame["contender"].unique():
+        look = CONTENDERS[contender]
+        own = frame[frame["contender"] == contender].assign(
+            error=lambda run: 100 * run["test_errors"] / images
         )
-        text = f"{NAMES[contender]}: {errors.mean():.2f} % in {seconds.mean():,.0f} s"
-        text += f" ({len(ends)} seed{'s' * (len(ends) > 1)})"
-        keys.append(Line2D([], [], color=colour, marker=marker, label=text))
+        for _, run in own.groupby("seed"):
+            axes.plot(run["seconds"], run["error"], color=look.colour, linewidth=0.7, alpha=0.5)
+        ends = own.groupby("seed").last()
+        seconds, errors = ends["seconds"].mean(), ends["error"]
+        axes.plot([seconds] * 2, [errors.min(), errors.max()], color=look.colour, linewidth=2)
+        point = {"color": look.colour, "marker": look.marker, "markeredgecolor": "white"}
+        axes.plot(seconds, errors.mean(), markersize=9, **point)
+        text = f"{look.name}: {errors.mean():.2f} % in {seconds:,.0f} s (seeds: {len(ends)})"
+        keys.append(Line2D([], [], label=text, **point))
     axes.set(
         xscale="log",
         yscale="log",
@@ -205,27 +195,18 @@ def draw(frame: pd.DataFrame, images: int) -> Figure:
     return figure
 
 
-def write(runs: dict[tuple[str, int], dict], labels: np.ndarray, folder: Path) -> pd.DataFrame:
-    """Tables and picture of the runs so far into `folder`; returns the table."""
-    listed = {name: number for number, name in enumerate(NAMES)}
-    runs = dict(sorted(runs.items(), key=lambda run: (listed[run[0][0]], run[0][1])))
-    frame, summary = curves(runs), table(runs, labels)
-    for name, content in (("runs", frame), ("table", summary)):
-        with replacing(folder / f"{name}.csv") as temporary:
-            content.to_csv(temporary, index=False, lineterminator="\n", float_format="%.6g")
-    pictures.save(draw(frame, len(labels)), folder / "error_against_seconds.png")
-    with replacing(folder / "README.md") as temporary:
-        temporary.write_text(page(summary), encoding="utf-8", newline="\n")
-    return summary
-
-
 def page(summary: pd.DataFrame) -> str:
     """The table as a page to read, with the machine in words."""
+
+    def cell(value: float, digits: int, spread: float = np.nan) -> str:
+        text = "" if np.isnan(value) else f"{value:.{digits}f}"
+        return text if np.isnan(spread) else f"{text} ± {spread:.{digits}f}"
+
     lines = [
         "# Test error against seconds of training",
         "",
-        "Written by `python -m benchmarks.bench`; [its documentation](../README.md) says what is",
-        f"measured. {machine()}.",
+        "Written by `python -m benchmarks.bench`; [benchmarks](../../docs/benchmarks.md) says what",
+        f"is measured. {machine()}.",
         "",
         "![A line per run, test error against seconds](error_against_seconds.png)",
         "",
@@ -235,44 +216,49 @@ def page(summary: pd.DataFrame) -> str:
     ]
     for row in summary.to_dict("records"):
         cells = [
-            NAMES[row["contender"]],
-            row["seeds"],
-            row["epochs"],
-            with_spread(row["seconds"], row["seconds_std"], 1),
-            number(row["of_notebook"], 3),
-            with_spread(row["accuracy"], row["accuracy_std"], 3),
-            number(row.get("averaged"), 2),
-            number(row.get("of_matrix_product"), 2),
+            CONTENDERS[row["contender"]].name,
+            str(row["seeds"]),
+            str(row["epochs"]),
+            cell(row["seconds"], 1, row["seconds_std"]),
+            cell(row["of_notebook"], 3),
+            cell(row["accuracy"], 3, row["accuracy_std"]),
+            cell(row.get("averaged", np.nan), 2),
+            cell(row.get("of_matrix_product", np.nan), 2),
         ]
-        lines.append(f"| {' | '.join(map(str, cells))} |")
+        lines.append(f"| {' | '.join(cells)} |")
     lines += ["", "After ±: standard deviation over the seeds.", ""]
     return "\n".join(lines)
 
 
-def number(value: float | None, digits: int) -> str:
-    return "" if value is None or np.isnan(value) else f"{value:.{digits}f}"
-
-
-def with_spread(mean: float, spread: float, digits: int) -> str:
-    return f"{mean:.{digits}f}" + f" ± {spread:.{digits}f}" * (not np.isnan(spread))
+def write(runs: Runs, labels: np.ndarray, folder: Path) -> pd.DataFrame:
+    """Tables, picture and page of the runs so far into `folder`; returns the table."""
+    listed = list(CONTENDERS)
+    runs = dict(sorted(runs.items(), key=lambda run: (listed.index(run[0][0]), run[0][1])))
+    frame, summary = curves(runs), table(runs, labels)
+    write_csv(folder / "runs.csv", frame, index=False, float_format="%.6g")
+    write_csv(folder / "table.csv", summary, index=False, float_format="%.6g")
+    style.save(draw(frame, len(labels)), folder / "error_against_seconds.png")
+    with replacing(folder / "README.md") as temporary:
+        temporary.write_text(page(summary), encoding="utf-8", newline="\n")
+    return summary
 
 
 def machine() -> str:
-    """Processor, cores and versions, as a sentence without its stop."""
+    """Processor, cores and versions, as a sentence without its full stop."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
         processor = names[0]
     except (OSError, IndexError):  # no Linux, or a processor without a name
         processor = platform.processor() or platform.machine()
-    versions = f"Python {platform.python_version()}, TensorFlow {version('tensorflow')}"
-    return f"Machine: {os.cpu_count()} cores of {processor}, {versions}"
+    software = f"Python {platform.python_version()}, TensorFlow {version('tensorflow')}"
+    return f"Machine: {os.cpu_count()} cores of {processor}, {software}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--contenders", nargs="+", choices=SEEDS, default=list(SEEDS), help="some of all"
+        "--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS), help="some of all"
     )
     parser.add_argument("--seeds", type=int, help="seeds per contender, at most")
     parser.add_argument("--epochs", type=int, help="epochs of each contender, in place of its own")
@@ -282,20 +268,19 @@ def main() -> None:
     if "pytorch_example" in contenders and not find_spec("torch"):
         print("PyTorch is not installed: its example is left out")
         contenders = [name for name in contenders if name != "pytorch_example"]
-    _, labels = arrays.load_split(arrays.PROCESSED, "test")
-    counts = {name: min(SEEDS[name], options.seeds or SEEDS[name]) for name in contenders}
+    _, labels = arrays.load_split("test")
+    counts = {name: min(CONTENDERS[name].seeds, options.seeds or 100) for name in contenders}
     turns = [(name, seed) for name, count in counts.items() for seed in range(count)]
     turns.sort(key=lambda turn: (turn[1] + 0.5) / counts[turn[0]])  # each spread over all the time
     key = fingerprint(options.epochs)
     kept = options.output / "unfinished"
     kept.mkdir(parents=True, exist_ok=True)
     paths = {(name, seed): kept / f"{name}-{seed}.json" for name, seed in turns}
-    found = {
-        turn: json.loads(path.read_text(encoding="utf-8"))
-        for turn, path in paths.items()
-        if path.exists()
-    }
-    runs = {turn: run for turn, run in found.items() if run["key"] == key}
+    runs = {}
+    for turn, path in paths.items():
+        run = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"key": None}
+        if run["key"] == key:
+            runs[turn] = run
     if runs:
         print(f"{len(runs)} of {len(turns)} runs are taken from an interrupted benchmark: {kept}")
     turns = [turn for turn in turns if turn not in runs]

@@ -2,37 +2,36 @@
 
     python -m benchmarks.contenders notebook --seed 0 --output run.json
 
-Ours are the pipeline's own training, with the params of params.yaml and of presets/. The others are
-written here from their published descriptions and run as their users run them: by a plain fit,
-without determinism. The clock runs from building the network, with libraries loaded and images in
-memory, to the last step, and stands still while the test images are read after each epoch. What is
-found there is noted and used for nothing.
+Ours are the pipeline's own `train` and `package`, with the values of params.yaml and of presets/.
+The others are written here from their published descriptions and run as their users run them: by a
+plain fit, without determinism. The clock runs from the building of the network to the last step,
+with libraries imported and images in memory. It stops after each epoch, while the test images are
+predicted; the errors are noted and used for nothing.
 """
 
 import argparse
+import contextlib
 import json
 import shlex
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import yaml
 
 from stages.base import arrays
-from stages.base.params import Params
 
-# A file of options for `dvc exp run` per preset.
-PRESETS = Path(__file__).resolve().parent.parent / "presets"
+PRESETS = Path(__file__).resolve().parent.parent / "presets"  # options for `dvc exp run`
 MATRIX = 2048  # side of the square matrices whose product tells the machine's rate
+BATCH = 1000  # test images per prediction
 
 Images = tuple[np.ndarray, np.ndarray]  # and their labels
 
 
 class Clock:
-    """Seconds of training and, beside it, test errors."""
+    """Seconds of training, and the test errors after each epoch."""
 
     def __init__(self):
         self.images, self.labels = load("test")
@@ -42,30 +41,29 @@ class Clock:
         self.started = time.perf_counter()
 
     def epoch_ends(self, predictor: Callable[[], Callable]) -> None:
-        """Stop, note the errors of the function that `predictor` makes, and go on.
+        """Stop, note the test errors, and go on.
 
         Args:
             predictor: makes a function from a block of images to scores by class.
         """
         self.seconds += time.perf_counter() - self.started
         predict = predictor()
-        blocks = np.array_split(self.images, -(-len(self.images) // 1000))
+        blocks = np.array_split(self.images, -(-len(self.images) // BATCH))
         found = np.concatenate([np.asarray(predict(block)).argmax(axis=1) for block in blocks])
-        self.curve.append(
-            {"seconds": self.seconds, "test_errors": int((found != self.labels).sum())}
-        )
+        errors = int((found != self.labels).sum())
+        self.curve.append({"seconds": self.seconds, "test_errors": errors})
         self.start()
 
 
 def load(*splits: str) -> Images:
     """Images and labels of these splits, one after the other, in memory."""
-    parts = [arrays.load_split(arrays.PROCESSED, split) for split in splits]
+    parts = [arrays.load_split(split) for split in splits]
     images, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
     return images, labels
 
 
-def preset(name: str) -> Params:
-    """params.yaml with the changes of a preset, or, as `default`, without any."""
+def preset(name: str) -> dict:
+    """What params.yaml holds, with the changes of a preset; `default` has none."""
     values = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
     if name != "default":
         options = shlex.split((PRESETS / f"{name}.txt").read_text(encoding="utf-8"))
@@ -76,18 +74,23 @@ def preset(name: str) -> Params:
             for each in sections:
                 section = section[each]
             section[key] = yaml.safe_load(value)
-    return Params.model_validate(values)
+    return values
 
 
-def noting(result: Callable, clock: Clock):
-    """A Keras callback that notes the errors of `result(model)`, a network, after each epoch."""
+def after_each_epoch(act: Callable) -> None:
+    """From now on, each `fit` calls `act` with its model after each epoch.
+
+    The pipeline's training takes no callbacks from outside, and this process trains once.
+    """
     import keras
 
-    class Note(keras.callbacks.Callback):
-        def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-            clock.epoch_ends(lambda: result(self.model).predict_on_batch)
+    fit = keras.Model.fit
 
-    return Note()
+    def noting(model: keras.Model, *args, callbacks: list | tuple = (), **options):
+        note = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: act(model))
+        return fit(model, *args, callbacks=[note, *callbacks], **options)
+
+    keras.Model.fit = noting
 
 
 def multiply_adds(model) -> int:
@@ -105,35 +108,38 @@ def multiply_adds(model) -> int:
 
 
 def ours(name: str, seed: int, epochs: int | None, clock: Clock) -> dict:
-    """The pipeline's training by a preset, and what its network says of the test images."""
-    from stages.network import backup
-    from stages.prediction import calibration
-    from stages.network import curves
-    from stages.network import saved as models
-    from stages.network import architecture as network
-    from stages import train
-    from stages.network.runtime import keras
+    """The pipeline's training by a preset; its packaged network classifies the test images."""
+    from stages import package, train
+    from stages.network import saved
+    from stages.network.settings import Train, folder_of
+    from stages.prediction.predict import Predictor
+    from stages.prediction.settings import Package
+    from stages.prediction.views import averaged_logits
 
-    settings = preset(name).train
-    settings = settings.model_copy(update={"epochs": epochs or settings.epochs})
+    values = preset(name)
+    if epochs:
+        values["train"]["epochs"] = epochs
+    settings, packaging = Train(**values["train"]), Package(**values["package"])
     data, validation = load("train"), load("validation")
+    unseen = data[0][:0], data[1][:0]  # nothing is validated on the clock
 
-    def result(model) -> keras.Model:
-        return network.averaged_logits(model, settings.average_shift)
+    def note(model) -> None:
+        network = averaged_logits(model, packaging.average_shift)
+        clock.epoch_ends(lambda: network.predict_on_batch)
 
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        live = stack.enter_context(curves.create(folder / "curves"))
-        saved = backup.Backup(folder / "backup.npz", "benchmark")
-        unseen = data[0][:0], data[1][:0]  # nothing is validated on the clock
+    after_each_epoch(note)
+    # What the stages write, a backup among it, must not meet that of the pipeline.
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         clock.start()
-        model = train.train(*data, unseen, settings, seed, live, saved, [noting(result, clock)])
-    calibrated, _ = calibration.calibrated(result(model), *validation)
+        model = train.train(data, unseen, settings, seed, folder_of(seed))
+        saved.save(model, folder_of(seed) / "network.keras")
+        package.package(seed, packaging, {"validation": validation})
+        probabilities, _ = Predictor(seed, model.output_shape[-1])(clock.images)
     return {
         "images": len(data[0]) // settings.batch_size * settings.batch_size,
         "multiply_adds": multiply_adds(model),
         "matrix_product_rate": matrix_product_rate(),
-        "probabilities": models.predict(calibrated, clock.images).astype(float).tolist(),
+        "probabilities": probabilities.astype(float).tolist(),
     }
 
 
@@ -141,12 +147,12 @@ def fit(layers: list, data: Images, batch_size: int, epochs: int, seed: int, clo
     """Train a stack of Keras layers with Adam, by compile and fit."""
     import keras
 
+    after_each_epoch(lambda model: clock.epoch_ends(lambda: model.predict_on_batch))
     clock.start()
     keras.utils.set_random_seed(seed)
     model = keras.Sequential([keras.Input((28, 28, 1)), *layers])
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
-    note = noting(lambda model: model, clock)
-    model.fit(*data, batch_size=batch_size, epochs=epochs, verbose=0, callbacks=[note])
+    model.fit(*data, batch_size=batch_size, epochs=epochs, verbose=0)
     return {"images": len(data[0]), "multiply_adds": multiply_adds(model)}
 
 
@@ -197,10 +203,9 @@ def pytorch_example(seed: int, epochs: int | None, clock: Clock) -> dict:
     from torch import nn
 
     images, labels = map(torch.from_numpy, load("train", "validation"))
-    channels_first = (0, 3, 1, 2)
 
     def normalised(batch: torch.Tensor) -> torch.Tensor:
-        return (batch.permute(channels_first) - 0.1307) / 0.3081
+        return (batch.permute(0, 3, 1, 2) - 0.1307) / 0.3081  # channels first
 
     images, labels = normalised(images).contiguous(), labels.long()
     clock.start()
@@ -251,27 +256,28 @@ def matrix_product_rate() -> float:
     return MATRIX**3 / float(np.median(seconds))
 
 
-CONTENDERS = {
+OTHERS = {
     "notebook": notebook,
     "keras_example": keras_example,
     "pytorch_example": pytorch_example,
-} | {
-    name: lambda seed, epochs, clock, name=name: ours(name, seed, epochs, clock)
-    for name in ("fast", "short", "default", "best")
 }
+OURS = ("fast", "short", "default", "best")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("contender", choices=CONTENDERS)
+    parser.add_argument("contender", choices=[*OTHERS, *OURS])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, help="fewer or more than its own")
     parser.add_argument("--output", type=Path, required=True, help="JSON file for what was found")
     options = parser.parse_args()
+    output = options.output.resolve()
     clock = Clock()
-    found = CONTENDERS[options.contender](options.seed, options.epochs, clock)
-    found["curve"] = clock.curve
-    options.output.write_text(json.dumps(found), encoding="utf-8")
+    if options.contender in OURS:
+        found = ours(options.contender, options.seed, options.epochs, clock)
+    else:
+        found = OTHERS[options.contender](options.seed, options.epochs, clock)
+    output.write_text(json.dumps(found | {"curve": clock.curve}), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -41,10 +41,10 @@ import pandas as pd
 import yaml
 from tqdm import tqdm
 
-from stages.dataset import idx
-from stages.base.files import replacing
-from stages.dataset.catalogue import RAW, TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
+from stages.base.files import write_csv
 from stages.base.stage import UserError, run_stage
+from stages.dataset import idx
+from stages.dataset.catalogue import RAW, TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path("benchmarks/results/scale.csv")
@@ -89,7 +89,8 @@ def prepare(folder: Path, size: int) -> int:
     params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
     (count,) = idx.read_shape(RAW / TRAIN_LABELS, 1)
     params["preprocess"]["validation_size"] = validation_size = min(5000, count // 10)
-    params["train"] |= {"seeds": [0], "epochs": 1}
+    params["seeds"] = [0]
+    params["train"]["epochs"] = 1
     params["train"]["network"]["filters"] = [8, 16, 32]
     (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
     batch_size = params["train"]["batch_size"]
@@ -167,8 +168,7 @@ def main() -> None:
             rows += measure(Path(folder), size, size * count)
         table = pd.DataFrame(rows, columns=COLUMNS).round(1)
         print(table.tail(2).to_string(index=False, header=size == 1, col_space=17), flush=True)
-    with replacing(RESULTS) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n")
+    write_csv(RESULTS, table, index=False)
     print(f"written to {RESULTS}")
 
 

@@ -52,6 +52,7 @@ def copy_project(target: Path) -> Path:
     for name in ("config", ".gitignore", "page.html"):
         (target / ".dvc").mkdir(exist_ok=True)
         shutil.copy(ROOT / ".dvc" / name, target / ".dvc" / name)
+    shutil.copytree(ROOT / ".dvc/plots", target / ".dvc/plots")
     change_params(
         target,
         download__dataset="digits",

@@ -1,24 +1,26 @@
-"""The benchmark runs the pipeline's own training, and presets are params that the pipeline has."""
+"""The benchmarks train as the pipeline does, with params that it has, and add up."""
 
 import json
-import os
 import shlex
 import shutil
-import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from conftest import ROOT, copy_project, evaluated, run
+from conftest import ROOT, change_params, copy_project, packaged, run
 
-from benchmarks import contenders
-from stages.base.params import Params
+from benchmarks import bench, contenders
+from stages.base import arrays
+from stages.dataset import digits
+from stages.dataset.catalogue import RAW
+from stages.network.settings import Network, Train
+from stages.prediction.predict import Predictor
 
 PRESETS = sorted((ROOT / "presets").glob("*.txt"))
+LINUX = pytest.mark.skipif(not Path("/proc").exists(), reason="memory is read from /proc")
 
 
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
@@ -26,82 +28,103 @@ def test_a_preset_is_options_that_change_params(path: Path, monkeypatch: pytest.
     monkeypatch.chdir(ROOT)
     flags, options = (shlex.split(path.read_text())[start::2] for start in (0, 1))
     assert set(flags) == {"-S"}
-    default = Params.model_validate(yaml.safe_load((ROOT / "params.yaml").read_text()))
     found = contenders.preset(path.stem)
+    Train(**found["train"])
     for option in options:
         name, value = option.split("=")
-        before, after = default, found
+        before, after = contenders.preset("default"), found
         for key in name.split("."):
-            before, after = getattr(before, key), getattr(after, key)
+            before, after = before[key], after[key]
         assert after == yaml.safe_load(value) != before
 
 
 def test_multiply_adds_of_a_network_counted_by_hand():
-    from stages.network import architecture as network
-    from stages.base.params import Network
+    from stages.network import architecture  # here: TensorFlow takes seconds
 
-    model = network.build(10, Network(crop=2, filters=[3, 4, 5]))
+    model = architecture.build(10, Network(crop=2, filters=[3, 4, 5]))
     # Places × window × channels in × channels out, at 12×12, 12×12 and 6×6.
     forward = 144 * 25 * 3 + 144 * 9 * 3 * 4 + 36 * 9 * 4 * 5 + 5 * 10
     assert contenders.multiply_adds(model) == 3 * forward - 144 * 25 * 3
 
 
+def test_the_committed_table_sums_up_the_committed_runs():
+    kept = pd.read_csv(ROOT / "benchmarks/results/table.csv", index_col="contender")
+    epochs = pd.read_csv(ROOT / "benchmarks/results/runs.csv")
+    runs = {
+        (name, seed): {"curve": run.to_dict("records"), "images": kept["images"][name]}
+        for (name, seed), run in epochs.groupby(["contender", "seed"], sort=False)
+    }
+    found = bench.table(runs, np.zeros(10_000)).set_index("contender")
+    assert len(found.columns) == 9
+    pd.testing.assert_frame_equal(found, kept[found.columns], rtol=1e-4, check_dtype=False)
+
+
 @pytest.mark.slow
-def test_it_measures_each_contender_and_the_pipelines_own_network(tmp_path: Path):
-    folder = evaluated(tmp_path)
+def test_it_measures_each_contender_and_goes_on_where_it_stopped(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(packaged(tmp_path))
     names = ["notebook", "keras_example", "fast", "default"]
+    finished = {"curve": 2 * [{"seconds": 7, "test_errors": 9}], "images": 1, "multiply_adds": 1}
+    kept = Path("results/unfinished")
+    kept.mkdir(parents=True)
+    for name, key in (("notebook", bench.fingerprint(epochs=2)), ("default", "of other code")):
+        (kept / f"{name}-0.json").write_text(json.dumps(finished | {"key": key}))
     command = ["-m", "benchmarks.bench", "--seeds=1", "--epochs=2", "--output=results"]
-    command += ["--contenders", *names]
-    # Interrupted, it goes on with what it had found, and with nothing of another state.
-    kept = folder / "results/unfinished"
-    started = subprocess.Popen(
-        [sys.executable, *command],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        start_new_session=True,
-    )
-    while not list(kept.glob("*.json")):
-        assert started.poll() is None
-        time.sleep(0.1)
-    os.killpg(started.pid, signal.SIGKILL)
-    started.wait()
-    (first,) = kept.glob("*.json")
-    before = json.loads(first.read_text())["curve"][-1]["seconds"]
-    (kept / f"{names[-1]}-0.json").write_text(json.dumps({"key": "of other code"}))
-
-    printed = run("python", *command, cwd=folder, PYTHONPATH=str(ROOT)).stdout
-    assert "1 of 4 runs" in printed
+    run("python", *command, "--contenders", *names, cwd=tmp_path, PYTHONPATH=str(ROOT))
     assert not kept.exists()
-    assert "\r" not in printed
-    epochs = pd.read_csv(folder / "results/runs.csv")
-    assert list(epochs["contender"]) == [name for name in names for _ in range(2)]
-    of_first = epochs[epochs["contender"] == first.stem.removesuffix("-0")]
-    assert of_first["seconds"].iloc[-1] == pytest.approx(before, abs=1e-3)
-    for _, run_of_one in epochs.groupby("contender"):
-        assert list(run_of_one["epoch"]) == [1, 2]
-        assert 0 < run_of_one["seconds"].iloc[0] < run_of_one["seconds"].iloc[1]
-    table = pd.read_csv(folder / "results/table.csv", index_col="contender")
-    # The same seed and params gave the pipeline's network: its errors are those of evaluate.
-    errors = json.loads((folder / "metrics/evaluate.json").read_text())["seeds"]["0"]["errors"]
-    of_default = epochs[epochs["contender"] == "default"]
-    assert of_default["test_errors"].iloc[-1] == errors
-    assert table.loc["default", "accuracy"] == pytest.approx(100 * (1 - errors / 360), abs=0.01)
-    assert table.loc["default", "averaged"] == pytest.approx(table.loc["default", "accuracy"])
-    assert table.loc["notebook", "of_notebook"] == 1
-    assert 0 < table.loc["default", "of_matrix_product"] < 1
-    assert (folder / "results/error_against_seconds.png").read_bytes().startswith(b"\x89PNG")
+    epochs = pd.read_csv("results/runs.csv", index_col="contender")
+    assert list(epochs["seconds"]["notebook"]) == [7, 7], "taken from the interrupted benchmark"
+    assert (epochs.loc[names[1:]].groupby("contender")["seconds"].diff().dropna() > 0).all()
+    # The same seed and params gave the pipeline's network: its errors are the packaged one's.
+    images, labels = arrays.load_split("test")
+    errors = int((Predictor(0, 10)(images)[0].argmax(axis=1) != labels).sum())
+    assert epochs["test_errors"]["default"].iloc[-1] == errors
+    default = pd.read_csv("results/table.csv", index_col="contender").loc["default"]
+    assert default["averaged"] == pytest.approx(100 * (1 - errors / 360), abs=0.01)
+    assert 0 < default["of_matrix_product"] < 1
 
 
 @pytest.mark.slow
-def test_a_preset_runs_as_an_experiment(tmp_path: Path):
-    folder = copy_project(tmp_path / "project")
-    shutil.copytree(ROOT / "presets", folder / "presets")
-    options = shlex.split((folder / "presets/fast.txt").read_text())
-    run("dvc", "exp", "run", *options, cwd=folder)
-    params = yaml.safe_load((folder / "params.yaml").read_text())
-    for option in options[1::2]:
-        name, value = option.split("=")
-        found = params
-        for key in name.split("."):
-            found = found[key]
-        assert found == yaml.safe_load(value)
+def test_overhead_splits_the_time_of_a_first_run_and_of_a_changed_param(tmp_path: Path):
+    project = copy_project(tmp_path / "project")
+    run("dvc", "repro", "download", cwd=project)
+    command = ("python", "-m", "benchmarks.overhead", "--options", "-S train.epochs=2")
+    run(*command, cwd=project, PYTHONPATH=str(ROOT))
+    table = pd.read_csv(project / "benchmarks/results/overhead.csv", index_col=["run", "what"])
+    assert (table["seconds"] > 0).all()
+    for name, stages in (("first run", 8), ("-S train.epochs=2", 5)):
+        beside, whole, *parts = table["seconds"][name].tolist()[::-1]
+        assert len(parts) == 1 + stages + 1  # DVC's start, the stages, the training steps
+        assert sum(parts) == pytest.approx(whole, abs=0.1)
+        assert beside == pytest.approx(whole - parts[0], abs=0.1)
+
+
+def grow(tmp_path: Path, size: int, check: bool = True, **values) -> subprocess.CompletedProcess:
+    """Run the benchmark of growing data on `digits`."""
+    for name in ("params.yaml", "requirements.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    change_params(tmp_path, download__dataset="digits", **values)
+    digits.write_digits(tmp_path / RAW)
+    (tmp_path / "space").mkdir()
+    command = ("python", "-m", "benchmarks.scale", "--folder", "space", "--sizes", str(size))
+    result = run(*command, cwd=tmp_path, check=check, PYTHONPATH=str(ROOT))
+    assert not list((tmp_path / "space").iterdir())
+    return result
+
+
+@LINUX
+@pytest.mark.slow
+def test_scale_measures_both_stages_at_each_size(tmp_path: Path):
+    grow(tmp_path, size=3)
+    table = pd.read_csv(tmp_path / "benchmarks/results/scale.csv")
+    assert table["size"].tolist() == [1, 1, 3, 3]
+    assert table["stage"].tolist() == ["preprocess", "train"] * 2
+    # Of 1,437 training images 143 are for validation; batches of 256 leave the rest out.
+    assert table["images"].tolist() == [1797, 5 * 256, 3 * 1797, 16 * 256]
+    assert (table[table["stage"] == "preprocess"]["peak_anonymous_mb"] < 300).all()
+
+
+@LINUX
+def test_scale_ends_with_the_message_of_a_stage_that_fails(tmp_path: Path):
+    result = grow(tmp_path, size=1, check=False, robustness__images=-1)
+    assert result.returncode == 1
+    assert "python -m stages.environment ended with 1: error: params.yaml" in result.stderr

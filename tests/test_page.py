@@ -39,10 +39,9 @@ def test_stage_writes_the_same_script_in_every_process(workspace):
 def begun(tmp_path: Path) -> Path:
     """A project with the losses of two epochs, and none of the other plots yet."""
     project = copy_project(tmp_path / "project")
-    for split in ("train", "validation"):
-        curve = project / f"plots/training/seed-0/plots/metrics/{split}/loss.tsv"
-        curve.parent.mkdir(parents=True)
-        curve.write_text("step\tloss\n0\t2.0\n1\t1.5\n", encoding="utf-8")
+    curves = project / "models/trained/seed-0/curves.csv"
+    curves.parent.mkdir(parents=True)
+    curves.write_text("epoch,train_loss,validation_loss\n1,2.0,2.1\n2,1.5,1.6\n", encoding="utf-8")
     return project
 
 
@@ -52,8 +51,8 @@ def test_dvc_fills_the_template_before_any_stage_has_run(begun):
     assert shown.startswith(TEMPLATE.split("{refresh_tag}")[0])
     assert shown.endswith(TEMPLATE.split("{plot_divs}")[1])
     assert not re.search(r"\{(scripts|plot_divs|refresh_tag)\}", shown)
-    assert '{"step": "1", "loss": "1.5"' in shown
-    assert len(charts_of(shown)) == 3
+    assert '"epoch": "2", "train_loss": "1.5"' in shown
+    assert len(charts_of(shown)) >= 3
 
 
 def test_template_lets_a_page_reload_itself():
@@ -139,7 +138,8 @@ def project(finished: Path, tmp_path: Path) -> Path:
 
 def assert_all_is_drawn(seen: dict) -> None:
     assert len(seen["charts"]) >= 3
-    assert all(chart["drawn"] and chart["marks"] for chart in seen["charts"]), seen["charts"]
+    assert all(chart["drawn"] for chart in seen["charts"]), seen["charts"]
+    assert sum(chart["marks"] > 0 for chart in seen["charts"]) >= 3
     assert len(seen["images"]) >= 4
     assert all(seen["images"])
     assert seen["notice"] == ""
@@ -150,8 +150,10 @@ def assert_all_is_drawn(seen: dict) -> None:
 @pytest.mark.parametrize("command", ["show", "diff main"])
 def test_page_is_drawn_without_a_network(project, tmp_path, command):
     if command == "diff main":
-        curve = project / "plots/training/seed-0/plots/metrics/validation/accuracy.tsv"
-        curve.write_text("step\taccuracy\n0\t0.2\n1\t0.3\n", encoding="utf-8")
+        curves = project / "models/trained/seed-0/curves.csv"
+        text = curves.read_text(encoding="utf-8")
+        curves.unlink()  # DVC may have linked it to its cache
+        curves.write_text(text.replace("0.", "0.1"), encoding="utf-8")
     run("dvc", "plots", *command.split(), cwd=project)
     seen = look(project / "dvc_plots/index.html", tmp_path / "profile")
     assert seen["faults"] == []
@@ -174,8 +176,9 @@ def test_page_names_charts_that_have_no_data_yet(begun, tmp_path):
     run("dvc", "plots", "show", cwd=begun)
     seen = look(begun / "dvc_plots/index.html", tmp_path / "profile")
     assert seen["faults"] == []
-    assert [chart["drawn"] for chart in seen["charts"]] == [False, True, False]
-    assert seen["charts"][0]["text"] == "Accuracy while training: no data yet"
+    drawn = {chart["text"]: chart["drawn"] for chart in seen["charts"]}
+    assert list(drawn.values()).count(True) == 1, "the loss"
+    assert "The result: no data yet" in drawn
 
 
 @pytest.mark.slow

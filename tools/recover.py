@@ -2,11 +2,11 @@
 
     python -m tools.recover
 
-DVC (3.67) writes its note of running commands (.dvc/tmp/rwlock), its list of earlier runs
-(.dvc/cache/runs) and dvc.lock in place. A kill at the wrong moment leaves one of them half-written,
-and DVC stops at it until somebody deletes it; it also leaves temporary copies of outputs. `make`
-calls this first. Nothing in Git is touched: not a dvc.lock that DVC cannot load either, whether a
-kill or a slip in an editor broke it.
+DVC (3.67) notes the commands that run (.dvc/tmp/rwlock) and dvc.lock by writing over the file, and
+a finished stage (runs, in its cache) by making a folder and then a file in it. A kill in between
+leaves half a file or an empty folder, and every later `dvc repro` stops there; it also leaves
+temporary copies of outputs. `make` calls this first. What is in Git is left alone: a dvc.lock that
+DVC cannot load stays as it is, whether a kill or a slip in an editor broke it.
 """
 
 import json
@@ -15,97 +15,111 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 
 import psutil
-import yaml
 
 from stages.base.stage import UserError, run_stage
 
-RWLOCK = Path(".dvc/tmp/rwlock")
+# Notes of running commands: on the project's files, and on the branches of experiments.
+NOTES = (Path(".dvc/tmp/rwlock"), Path(".dvc/tmp/exps/rwlock"))
 LOCK = Path("dvc.lock")
 COPY = re.compile(r".*\.[\w-]{22}\.tmp")  # what DVC calls a copy of an output until it is whole
 FOLDERS = ("data", "models", "metrics", "plots")  # where outputs are
+EXPERIMENT = Path(".git/refs/exps/exec/EXEC_BASELINE")  # exists while `dvc exp run` runs
+MEND = f""": a killed run, an edit or a merge broke {LOCK}; it is left as it is. To get the committed
+one back: `git checkout HEAD {LOCK}` (if none is committed, delete it). What has run since then is
+run again, mostly from DVC's run cache"""
 
 
-def is_dvc(pid: int) -> bool:
-    """Whether the process of this number is a running DVC, not one that got the number later."""
+def commands(note: Path) -> list[int] | None:
+    """The numbers of the processes that a note of DVC names; None if the note is half-written."""
     try:
-        return any("dvc" in word for word in psutil.Process(pid).cmdline())
-    except psutil.NoSuchProcess:
+        content = json.loads(note.read_text(encoding="utf-8"))
+        found = [*content.get("write", {}).values(), *chain(*content.get("read", {}).values())]
+        return [command["pid"] for command in found]
+    except FileNotFoundError:
+        return []
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def wrote(pid: int, note: Path) -> bool:
+    """Whether a process lives that may have written the note: one that is not younger than it."""
+    try:
+        return psutil.Process(pid).create_time() <= note.stat().st_mtime
+    except (psutil.NoSuchProcess, FileNotFoundError):
         return False
-    except psutil.AccessDenied:
-        return True
+
+
+def is_running() -> bool:
+    """Whether a DVC command runs in this project."""
+    return any(wrote(pid, note) for note in NOTES for pid in commands(note) or [])
 
 
 def remains() -> Iterator[tuple[Path, str]]:
-    """The files that a killed DVC left, each with the reason why it has to go."""
-    if RWLOCK.is_file():
-        try:
-            notes = json.loads(RWLOCK.read_text(encoding="utf-8"))
-            commands = [*notes.get("write", {}).values(), *sum(notes.get("read", {}).values(), [])]
-            if commands and not any(is_dvc(command["pid"]) for command in commands):
-                yield RWLOCK, "it names commands that have ended"
-        except (ValueError, KeyError, TypeError, AttributeError):
-            yield RWLOCK, "it is half-written"
-    for folder in Path(".dvc/cache/runs").glob("*/*"):
-        entries = list(folder.iterdir())
-        if not entries:
-            yield folder, "an earlier run without an entry"
-        for path in entries:
-            if not path.stat().st_size:
-                yield path, "it is empty"
-    for folder in map(Path, FOLDERS):
-        for path in folder.rglob("*.tmp"):
-            if COPY.fullmatch(path.name):
-                yield path, "an unfinished copy"
+    """What a killed DVC left, each with the reason why it has to go."""
+    from dvc.config import Config
+
+    for note in NOTES:
+        named = commands(note)
+        if named != []:
+            yield note, "half-written" if named is None else "it names commands that have ended"
+    for path in chain(*(Path(folder).rglob("*.tmp") for folder in FOLDERS)):
+        in_git = ["git", "ls-files", "--error-unmatch", "--", path]
+        if COPY.fullmatch(path.name) and subprocess.run(in_git, capture_output=True).returncode:
+            yield path, "an unfinished copy"
+    for folder in Path(Config(".dvc")["cache"].get("dir", ".dvc/cache")).glob("runs/*/*"):
+        if folder.is_dir() and not any(folder.iterdir()):
+            yield folder, "a finished stage's folder, empty"
 
 
 def recover() -> None:
-    """Remove the remains, unless DVC is at work; say what was removed and why on stderr."""
-    if not list(remains()):
-        return  # without a lock: looking must not hold up another run
-    from dvc.lock import Lock, LockError  # here: the import takes a second
+    """Remove the remains, unless DVC is at work; say what was removed and why on stderr.
 
-    try:
-        with ExitStack() as locks:
-            for name in ("lock", "rwlock.lock"):
-                locks.enter_context(Lock(str(RWLOCK.with_name(name))))
-            for path, reason in list(remains()):  # again: what was being written may be whole now
-                path.rmdir() if path.is_dir() else path.unlink()
-                print(f"{path}: removed, left by a killed run: {reason}", file=sys.stderr)
-    except LockError:
-        print("DVC is at work in this project: nothing was removed", file=sys.stderr)
+    A killed `dvc exp run` leaves Git on no branch: that is told, not changed.
+
+    Raises:
+        DvcException: DVC's configuration is broken, or DVC has just begun to work here.
+    """
+    if is_running():
+        return
+    branch = ["git", "symbolic-ref", "--quiet", "HEAD"]
+    if EXPERIMENT.exists() and subprocess.run(branch, capture_output=True).returncode:
+        print(
+            "Git is on no branch: a killed run left it; `git switch -` goes back", file=sys.stderr
+        )
+    if not any(remains()):
+        return  # without DVC's locks: to look must not hold up another command
+    from dvc.lock import Lock
+
+    with ExitStack() as locks:
+        for name in ("lock", "rwlock.lock"):
+            locks.enter_context(Lock(str(NOTES[0].with_name(name))))
+        for path, reason in [] if is_running() else list(remains()):
+            path.rmdir() if path.is_dir() else path.unlink()
+            print(f"{path}: removed, left by a killed run: {reason}", file=sys.stderr)
 
 
-def check_lock() -> None:
-    """See whether DVC can load dvc.lock.
+def main() -> None:
+    """Recover, then see whether DVC can load dvc.lock.
 
     Raises:
         UserError: it cannot; the message says how to get the committed one back.
     """
-    if not LOCK.is_file():
-        return
+    from dvc.exceptions import DvcException
+    from dvc.schema import COMPILED_LOCKFILE_SCHEMA
+    from dvc.utils import strictyaml
+
+    advice = ""
     try:
-        stages = yaml.load(
-            LOCK.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        )
-        if stages["schema"] == "2.0" and all("cmd" in entry for entry in stages["stages"].values()):
-            return
-    except (ValueError, yaml.YAMLError, TypeError, KeyError, AttributeError):
-        pass
-    known = subprocess.run(["git", "cat-file", "-e", f"HEAD:{LOCK}"], capture_output=True)
-    mend = f"git checkout {LOCK}" if known.returncode == 0 else f"rm {LOCK}"
-    raise UserError(
-        f"{LOCK}: DVC cannot load it; a killed run, an edit or an unfinished merge broke it. It "
-        f"is left as it is. To go back to the committed one: `{mend}`; what has been computed "
-        "since then comes out of DVC's cache"
-    )
-
-
-def main() -> None:
-    recover()
-    check_lock()
+        recover()
+        advice = MEND
+        if LOCK.is_file():
+            strictyaml.load(str(LOCK), COMPILED_LOCKFILE_SCHEMA)
+    except DvcException as error:
+        raise UserError(" ".join(f"{error}{advice}".split())) from None
 
 
 if __name__ == "__main__":

@@ -5,33 +5,28 @@ with colour-blindness can tell apart (Okabe and Ito, 2008).
 """
 
 import io
+from itertools import zip_longest
 from pathlib import Path
 
 import matplotlib
-import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
 from stages.base.files import replacing
+from stages.report.scores import percent
 
 BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#595959"  # correct, wrong, all else
 SEED_COLOURS = (BLUE, "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#000000", ORANGE)
 IMAGE_INCHES = 1.1
 DPI = 110
 
-matplotlib.rcParams.update(
-    {
-        "font.family": "DejaVu Sans",
-        "font.size": 10,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.axisbelow": True,
-        "axes.titlesize": "medium",
-        "grid.color": "#dddddd",
-        "grid.linewidth": 0.6,
-        "legend.frameon": False,
-    }
-)
+matplotlib.rc("font", size=9)
+matplotlib.rc("axes", titlesize="medium", titlepad=4)
+matplotlib.rc("axes.formatter", min_exponent=3)  # 0.01 instead of a power of ten
+matplotlib.rc("axes.spines", top=False, right=False)
+matplotlib.rc("grid", color="#dddddd", linewidth=0.6)
+matplotlib.rc("legend", frameon=False)
+matplotlib.rc("lines", markersize=5)
 
 
 def chart(width: float, height: float, title: str, note: str) -> Figure:
@@ -44,42 +39,32 @@ def chart(width: float, height: float, title: str, note: str) -> Figure:
     return figure
 
 
-def cell_width(classes: tuple[str, ...]) -> float:
-    """Inches that an image needs with the longest name of a class in its captions."""
-    return max(IMAGE_INCHES + 0.1, 0.07 * (max(map(len, classes)) + 8))
-
-
-def gallery(
-    cells: list[tuple[np.ndarray, bool, str, str] | None],
-    columns: int,
-    size: tuple[float, float],
-    title: str,
-    note: str,
-) -> Figure:
-    """Images in rows, each in a thin frame, or in a thick one if its prediction is wrong.
+def gallery(cells: list, columns: int, classes: tuple[str, ...], title: str, note: str) -> Figure:
+    """Images with their predictions, those of misclassified images in thick frames.
 
     Args:
-        cells: row by row: the image, whether its prediction is correct, the text above it, the
-            text below it; None leaves a place empty.
+        cells: row by row: the image, the text above it, its label, its predictions as pairs of a
+            class and its probability, the most likely first; None leaves a place empty.
         columns: images in a row.
-        size: width and height of an image with its captions, in inches.
+        classes: names by label.
         title, note: of the figure.
     """
     rows = -(-len(cells) // columns)
-    figure = chart(max(columns * size[0], 7), rows * size[1] + 0.8, title, note)
-    grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes in grid:
-        axes.set_axis_off()
-    for axes, cell in zip(grid, cells, strict=False):
-        if cell is not None:
-            image, correct, above, below = cell
-            colour = BLUE if correct else ORANGE
-            axes.set_axis_on()
-            axes.imshow(image.squeeze(), cmap="gray_r", vmin=0, vmax=1)
-            axes.set(xticks=[], yticks=[])
-            axes.set_title(above, size=8.5, pad=3)
-            axes.set_xlabel(below, size=8.5, color=colour, labelpad=3)
-            axes.spines[:].set(visible=True, color=colour, linewidth=0.8 if correct else 2.4)
+    width = max(IMAGE_INCHES + 0.1, 0.07 * (max(map(len, classes)) + 9))
+    height = IMAGE_INCHES + 0.3 + 0.15 * max(len(cell[3]) for cell in cells if cell)
+    note = f"Below each image: its prediction and the probability, ✓ correct, ✗ wrong. {note}"
+    figure = chart(max(columns * width, 7), rows * height + 0.8, title, note)
+    for axes, cell in zip_longest(figure.subplots(rows, columns, squeeze=False).flat, cells):
+        if cell is None:
+            axes.set_axis_off()
+            continue
+        image, above, label, guesses = cell
+        lines = [f"{'✓' if c == label else '✗'} {classes[c]}  {percent(p, 1)}" for c, p in guesses]
+        colour, frame = (BLUE, 0.8) if guesses[0][0] == label else (ORANGE, 2.4)
+        axes.imshow(image.squeeze(), cmap="gray_r", vmin=0, vmax=1)
+        axes.set(xticks=[], yticks=[], title=above, xlabel="\n".join(lines))
+        axes.xaxis.label.set_color(colour)
+        axes.spines[:].set(visible=True, color=colour, linewidth=frame)
     return figure
 
 
@@ -88,5 +73,4 @@ def save(figure: Figure, path: Path) -> None:
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", dpi=DPI)
     with replacing(path) as temporary, Image.open(drawn) as image:
-        colours = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
-        colours.save(temporary, format="png", optimize=True)
+        image.convert("RGB").quantize(256).save(temporary, format="png", optimize=True)

@@ -1,0 +1,228 @@
+"""Training that is interrupted goes on where it was and ends with the bytes of an undisturbed run;
+a backup of another run is left aside. The progress bar of a terminal.
+"""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from conftest import ROOT, change_params, prepared, run_stage
+
+from stages import train
+from stages.network.callbacks import Progress
+
+EPOCHS = 3
+BACKUP = Path(".dvc/tmp/training/seed-0.npz")
+TRAINED = Path("models/trained")
+
+
+def outputs(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (folder / TRAINED / "seed-0").iterdir()}
+
+
+def train_in(folder: Path) -> str:
+    """Run the stage in `folder`; what it printed."""
+    return run_stage(train.main, folder, "--seed", "0")
+
+
+def train_until(folder: Path, epoch: int) -> None:
+    """Run the stage and interrupt it where that epoch begins, counted from 0."""
+    begin = Progress.on_epoch_begin
+
+    def interrupt(self: Progress, number: int, logs: dict | None = None) -> None:
+        if number == epoch:
+            raise KeyboardInterrupt
+        begin(self, number, logs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Progress, "on_epoch_begin", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train_in(folder)
+
+
+def goes_on(folder: Path) -> bool:
+    """Whether a run in `folder` begins with its third epoch, not with its first."""
+    began = []
+
+    def begin(self: Progress, number: int, logs: dict | None = None) -> None:
+        began.append(number)
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Progress, "on_epoch_begin", begin)
+        with pytest.raises(KeyboardInterrupt):
+            train_in(folder)
+    assert began in ([0], [2])
+    return began == [2]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = prepared(tmp_path_factory.mktemp("undisturbed"), train__epochs=EPOCHS)
+    train_in(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def interrupted(undisturbed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, interrupted when two epochs were finished; DVC has removed the outputs."""
+    folder = tmp_path_factory.mktemp("interrupted") / "project"
+    shutil.copytree(undisturbed, folder, ignore=shutil.ignore_patterns("models"))
+    train_until(folder, epoch=2)
+    shutil.rmtree(folder / TRAINED)
+    return folder
+
+
+@pytest.fixture
+def folder(interrupted: Path, tmp_path: Path) -> Path:
+    """A copy of `interrupted` to change and run in."""
+    return shutil.copytree(interrupted, tmp_path / "project")
+
+
+def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(folder: Path, undisturbed: Path):
+    printed = train_in(folder)
+    assert printed.startswith(f"going on after epoch 2/{EPOCHS}")
+    assert f"epoch 3/{EPOCHS}: loss" in printed
+    assert outputs(folder) == outputs(undisturbed)
+    assert not (folder / BACKUP).exists()
+
+
+def test_a_run_that_failed_after_its_last_epoch_only_writes_its_outputs(
+    folder: Path, undisturbed: Path
+):
+    obstacle = folder / TRAINED / "seed-0/network.keras/no file"
+    obstacle.mkdir(parents=True)
+    with pytest.raises(OSError, match=r"network\.keras"):
+        train_in(folder)
+    shutil.rmtree(folder / TRAINED)
+    printed = train_in(folder)
+    assert printed.startswith(f"going on after epoch {EPOCHS}/{EPOCHS}")
+    assert "images/s" not in printed
+    assert outputs(folder) == outputs(undisturbed)
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path: Path, undisturbed: Path):
+    folder = tmp_path / "project"
+    shutil.copytree(undisturbed, folder, ignore=shutil.ignore_patterns("models"))
+    command = [sys.executable, "-m", "stages.train", "--seed", "0"]
+    options = {"cwd": folder, "env": os.environ | {"PYTHONPATH": str(ROOT)}, "text": True}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, **options) as process:
+        for line in process.stdout:
+            if line.startswith("epoch 2/"):
+                process.kill()
+                break
+    assert process.returncode == -signal.SIGKILL
+    again = subprocess.run(command, capture_output=True, check=True, **options)
+    # The kill may have come before the second epoch's backup was written, or after the third's.
+    assert re.match(rf"going on after epoch [123]/{EPOCHS}", again.stdout)
+    # The file differs from one written in this process only if something but data decides it.
+    assert outputs(folder) == outputs(undisturbed)
+
+
+def test_the_same_run_goes_on(folder: Path):
+    assert goes_on(folder)
+
+
+def test_another_run_that_finds_a_backup_starts_anew(folder: Path):
+    change_params(folder, train__learning_rate=0.05)
+    printed = train_in(folder)
+    assert "going on" not in printed
+    assert len(re.findall(r"^epoch ", printed, re.MULTILINE)) == EPOCHS
+    assert not (folder / BACKUP).exists()
+
+
+def change_first(name: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        path = folder / f"data/processed/{name}.npy"
+        values = np.load(path)
+        values.flat[0] = 1 - values.flat[0]  # the first label is neither 0 nor 1, or becomes other
+        np.save(path, values)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "name", ["train/images", "train/labels", "validation/images", "validation/labels"]
+)
+def test_a_run_on_other_data_does_not_go_on(folder: Path, name: str):
+    path = folder / f"data/processed/{name}.npy"
+    values = np.load(path)
+    values.flat[0] = 0.5 if name.endswith("images") else (values.flat[0] + 1) % 10
+    np.save(path, values)
+    assert not goes_on(folder)
+
+
+@pytest.mark.parametrize(
+    "change", [{"train__augment__shift": 1}, {"train__label_smoothing": 0.2}], ids=str
+)
+def test_a_run_with_other_settings_does_not_go_on(folder: Path, change: dict):
+    change_params(folder, **change)
+    assert not goes_on(folder)
+
+
+def test_a_run_with_other_code_does_not_go_on(
+    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    module = ModuleType("stages.network.extra")
+    module.__file__ = str(tmp_path / "extra.py")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    Path(module.__file__).write_text("RATE = 1\n")
+    folder = tmp_path / "project"
+    shutil.copytree(undisturbed, folder, ignore=shutil.ignore_patterns("models"))
+    train_until(folder, epoch=2)
+    assert goes_on(folder)
+    Path(module.__file__).write_text("RATE = 2\n")
+    assert not goes_on(folder)
+
+
+@pytest.mark.parametrize("library", ["keras", "tf"])
+def test_a_run_with_another_version_of_a_library_does_not_go_on(
+    folder: Path, library: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(f"stages.network.callbacks.{library}.__version__", "0.1")
+    assert not goes_on(folder)
+
+
+def test_a_backup_of_another_seed_is_left_aside(folder: Path):
+    shutil.copy(folder / BACKUP, folder / BACKUP.with_name("seed-1.npz"))
+    assert "going on" not in run_stage(train.main, folder, "--seed", "1")
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 no archive", None], ids=str)
+def test_a_damaged_backup_is_left_aside(folder: Path, damage: bytes | None):
+    path = folder / BACKUP
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2] if damage is None else damage)
+    assert not goes_on(folder)
+
+
+def test_a_backup_is_never_unpickled(folder: Path):
+    class Payload:
+        def __reduce__(self):
+            return Path.touch, (folder / "executed",)
+
+    with open(folder / BACKUP, "wb") as file:
+        np.savez(file, np.array([Payload()], dtype=object))
+    assert not goes_on(folder)
+    assert not (folder / "executed").exists()
+
+
+def test_a_terminal_shows_a_bar(undisturbed: Path, tmp_path: Path):
+    pty = pytest.importorskip("pty")
+    folder = tmp_path / "project"
+    shutil.copytree(undisturbed, folder, ignore=shutil.ignore_patterns("models"))
+    seen, terminal = pty.openpty()
+    command = [sys.executable, "-m", "stages.train", "--seed", "0"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run(command, cwd=folder, env=environment, stderr=terminal, check=True)
+    shown = os.read(seen, 100_000).decode()
+    assert re.search(rf"epoch 1/{EPOCHS}: .*images/s", shown)
