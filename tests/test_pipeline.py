@@ -172,8 +172,8 @@ def test_robustness_can_be_left_out(project):
 def test_another_dataset_runs_everything_and_the_way_back_runs_nothing(project):
     change_params(project, download__dataset="mnist")
     assert len(stages_run(run("dvc", "repro", cwd=project))) == len(STAGES) - 1, "all but page"
-    metrics = json.loads((project / "metrics/evaluate.json").read_text(encoding="utf-8"))
-    assert (metrics["dataset"], metrics["images"]) == ("mnist", 10_000)
+    scores = json.loads((project / "metrics/details/scores.json").read_text(encoding="utf-8"))
+    assert (scores["dataset"], scores["images"]) == ("mnist", 10_000)
     change_params(project, download__dataset="digits")
     assert not stages_run(run("dvc", "repro", cwd=project))
     assert run("git", "status", "--porcelain", cwd=project).stdout == ""

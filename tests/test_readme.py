@@ -1,49 +1,66 @@
-"""The README is true: its links lead somewhere, its numbers are those of the last run."""
+"""README.md and docs/ are true: links lead somewhere, numbers are those of the committed run."""
 
-import json
 import re
+from pathlib import Path
 
 import pytest
-from conftest import ROOT, run
+from conftest import ROOT, change_params, run, run_stage
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+from stages.base.stage import UserError
+from tools import card
 
-
-@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)#:]+)\)", README))))
-def test_links_lead_to_files(target):
-    assert (ROOT / target).exists()
-
-
-def test_make_targets_exist():
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in re.findall(r"make ([a-z-]+)", "\n".join(re.findall(r"`([^`]+)`", README))):
-        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+TEXTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
-def committed(path: str) -> dict:
-    """A metrics file in Git, since the folder's own may be of a run that someone is trying out."""
-    shown = run("git", "show", f"HEAD:{path}", cwd=ROOT, check=False)
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
+def test_links_lead_to_files(path: Path):
+    for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text(encoding="utf-8")):
+        assert (path.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
+def test_make_targets_exist(path: Path):
+    text = path.read_text(encoding="utf-8")
+    code = "\n".join(re.findall(r"`([^`]+)`", text) + re.findall(r"^\$ (.+)", text, re.MULTILINE))
+    for target in re.findall(r"\bmake ([a-z-]+)", code):
+        assert re.search(rf"^{target}.*:", MAKEFILE, re.MULTILINE), target
+
+
+@pytest.fixture
+def committed(tmp_path: Path) -> Path:
+    """The files of the last commit, since the folder's own may be of a run that is tried out."""
+    shown = run("git", "rev-parse", "HEAD", cwd=ROOT, check=False)
     if shown.returncode:
-        pytest.skip("this folder has no Git history to compare with")
-    return json.loads(shown.stdout)
+        pytest.skip("this folder has no Git history")
+    run("git", "clone", "-q", "--depth", "1", f"file://{ROOT}", "clone", cwd=tmp_path)
+    return tmp_path / "clone"
 
 
-def test_results_are_those_of_the_committed_metrics():
-    metrics = committed("metrics/evaluate.json")
-    text = " ".join(README.split())
-    accuracy = f"{metrics['accuracy']:.2%}".replace("%", " %")
-    assert f"**{accuracy}**, {metrics['errors']} errors in {metrics['test_images']:,}" in text
-    after, before = (100 * metrics[f"calibration_error{key}"] for key in ("", "_unscaled"))
-    assert f"{after:.2f} points off on average in place of {before:.2f}" in text
+def test_quoted_numbers_are_those_of_the_committed_metrics(committed):
+    run_stage(card.main, committed, "--check")
 
 
-def test_corruptions_are_those_of_the_committed_metrics():
-    metrics = committed("metrics/robustness.json")
-    text = " ".join(README.split())
-    error, clean = metrics["mean_error"], 1 - metrics["clean"]["accuracy"]
-    ways = len(metrics["corruptions"])
-    assert f"corrupts {metrics['images']:,} test images in {ways} ways" in text
-    assert f"{100 * error:.1f} % are misread, against {100 * clean:.2f} %" in text
-    seen = [metrics["corruptions"][name] for name in ("shear", "translate", "scale", "rotate")]
-    rates = sorted(100 * (1 - result["accuracy"]) for result in seen)
-    assert f"{rates[0]:.1f} to {rates[-1]:.1f} % misread" in text
+def test_a_wrong_number_is_named_with_what_to_run(committed):
+    readme = committed / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    wrong = re.sub(r"(<!--=errors-->).*?(<!--/-->)", r"\g<1>7,654\2", text)
+    readme.write_text(wrong, encoding="utf-8")
+    with pytest.raises(UserError, match=r"README.md: errors: .*'7,654'\n`make card`"):
+        run_stage(card.main, committed, "--check")
+    run_stage(card.main, committed)
+    assert readme.read_text(encoding="utf-8") == text
+
+
+def test_a_branch_with_other_params_passes_and_can_be_quoted(committed):
+    change_params(committed, train__epochs=77)
+    assert "other params" in run_stage(card.main, committed, "--check")
+    run_stage(card.main, committed)
+    assert "other params" not in run_stage(card.main, committed, "--check")
+
+
+def test_an_unknown_mark_is_refused(committed):
+    with open(committed / "README.md", "a", encoding="utf-8") as file:
+        file.write("<!--=beauty-->1<!--/-->")
+    with pytest.raises(UserError, match=r"README.md: the mark 'beauty' is unknown; there are run,"):
+        run_stage(card.main, committed)

@@ -1,43 +1,134 @@
-"""Each number against an independent computation: by hand on a tiny case, or by a formula."""
+"""Each score against an independent computation: by loops, by a closed formula, or by hand."""
+
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from sklearn.metrics import log_loss
 
 from stages.report import scores
-from stages.evaluate import disputed_labels
+
+CLASSES = ("ant", "bee", "cat", "dog")
+DISPUTED = (3, 50, 199)
+
+
+def example() -> tuple[np.ndarray, np.ndarray]:
+    """Labels and probabilities of 200 images; `dog` never occurs, `cat` is never predicted."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 200)
+    logits = 2 * rng.normal(size=(200, 4)) + 3 * np.eye(4)[labels]
+    logits[:, 2] -= 20
+    return labels, np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+
+
+LABELS, PROBABILITIES = example()
+ROWS = [(int(label), [float(p) for p in row]) for label, row in zip(*example(), strict=True)]
+GUESSES = [max(range(4), key=row.__getitem__) for _, row in ROWS]
+CORRECT = [guess == label for guess, (label, _) in zip(GUESSES, ROWS, strict=True)]
+
+
+def wilson(correct: int, total: int, sign: int) -> float:
+    """An end of Wilson's interval by the closed formula (1927, equation 1)."""
+    z, share = 1.959964, correct / total
+    centre = share + z**2 / (2 * total)
+    half = z * np.sqrt(share * (1 - share) / total + z**2 / (4 * total**2))
+    return (centre + sign * half) / (1 + z**2 / total)
+
+
+def calibration_error_by_loops(bins: int = 15) -> float:
+    """Sorted by confidence, cut into parts whose sizes differ by one at most, the longer first."""
+    ordered = sorted((max(row), correct) for (_, row), correct in zip(ROWS, CORRECT, strict=True))
+    size, longer = divmod(len(ordered), bins)
+    total = 0.0
+    for number in range(bins):
+        end = size + (number < longer)
+        part, ordered = ordered[:end], ordered[end:]
+        total += abs(sum(confidence - correct for confidence, correct in part))
+    return total / len(ROWS)
+
+
+def of_class(measure: str, number: int) -> float:
+    """Precision, recall or F1 of a class, from counts; 0 where nothing can be counted."""
+    both = sum(guess == label == number for guess, (label, _) in zip(GUESSES, ROWS, strict=True))
+    predicted = GUESSES.count(number)
+    actual = sum(label == number for label, _ in ROWS)
+    whole = {"precision": predicted, "recall": actual, "f1": (predicted + actual) / 2}[measure]
+    return both / whole if whole else 0.0
+
+
+def expected() -> dict[str, float]:
+    """Every number that is reported of the example."""
+    undisputed = [correct for index, correct in enumerate(CORRECT) if index not in DISPUTED]
+    second = [sorted(row)[-2] <= row[label] for label, row in ROWS]
+    squares = [
+        sum((p - (label == number)) ** 2 for number, p in enumerate(row)) for label, row in ROWS
+    ]
+    numbers = {
+        "accuracy": sum(CORRECT) / 200,
+        "errors": 200 - sum(CORRECT),
+        "undisputed": sum(undisputed) / 197,
+        "loss": log_loss(LABELS, PROBABILITIES, labels=range(4)),
+        "ece": calibration_error_by_loops(),
+        "accuracy_95.low": wilson(sum(CORRECT), 200, -1),
+        "accuracy_95.high": wilson(sum(CORRECT), 200, 1),
+        "top2_accuracy": sum(second) / 200,
+        "brier_score": sum(squares) / 200,
+    }
+    for measure in ("precision", "recall", "f1"):
+        each = [of_class(measure, number) for number in range(4)]
+        numbers |= {f"{measure}.{name}": each[number] for number, name in enumerate(CLASSES)}
+        numbers[f"{measure}.macro"] = sum(each) / 4
+    return numbers
+
+
+def flat(report: dict, prefix: str = "") -> Iterator[tuple[str, float]]:
+    for key, value in report.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+FOUND = dict(flat(scores.report(LABELS, PROBABILITIES, CLASSES)))
+HEADLINE = scores.headline(LABELS, PROBABILITIES, DISPUTED)
+
+
+@pytest.mark.parametrize("key", sorted(FOUND.keys() | HEADLINE.keys()))
+def test_each_number_is_that_of_an_independent_computation(key):
+    assert key in expected(), "a new number needs its check"
+    for found in (FOUND, HEADLINE):
+        if key in found:
+            assert found[key] == pytest.approx(expected()[key], abs=1e-6)
+
+
+def test_the_example_tells_wrong_computations_apart():
+    assert set(expected()) == FOUND.keys() | HEADLINE.keys(), "nothing that is checked got lost"
+    assert 0 < HEADLINE["errors"] < 200
+    assert HEADLINE["undisputed"] != HEADLINE["accuracy"]
+    assert FOUND["precision.cat"] == FOUND["recall.dog"] == 0
+
+
+def test_without_disputed_labels_there_is_no_accuracy_without_them():
+    assert "undisputed" not in scores.headline(LABELS, PROBABILITIES)
 
 
 @pytest.mark.parametrize(
     ("errors", "low", "high"), [(50, 99.34, 99.62), (30, 99.57, 99.79), (20, 99.69, 99.87)]
 )
 def test_interval_is_wilsons(errors, low, high):
-    """By the closed formula, and as published tables round it."""
-    n, z = 10_000, 1.959964
-    share = 1 - errors / n
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    found = scores.wilson_interval(n - errors, n)
-    assert found["low"] == pytest.approx(centre - half, abs=1e-6)
-    assert found["high"] == pytest.approx(centre + half, abs=1e-6)
+    """As published tables round it."""
+    found = scores.wilson_interval(10_000 - errors, 10_000)
     assert (round(100 * found["low"], 2), round(100 * found["high"], 2)) == (low, high)
 
 
-def test_brier_score_by_hand():
-    probabilities = np.array([[0.8, 0.2, 0.0], [0.1, 0.1, 0.8], [0.0, 1.0, 0.0]])
-    labels = np.array([0, 1, 1])
-    first, second, third = 0.2**2 + 0.2**2, 0.1**2 + 0.9**2 + 0.8**2, 0
-    assert scores.brier_score(labels, probabilities) == pytest.approx((first + second + third) / 3)
-
-
 def test_calibration_error_by_hand():
-    """Two bins of two images: confidences .6 and .7, one right; .9 and .9, both right."""
+    """Two bins of two images: confidences .6 and .7, one correct; .9 and .9, both correct."""
     probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.1, 0.9], [0.3, 0.7]])
-    labels = np.array([0, 1, 1, 1])
-    expected = (abs(0.65 - 0.5) + abs(0.9 - 1.0)) / 2
-    assert scores.calibration_error(labels, probabilities, bins=2) == pytest.approx(expected)
+    found = scores.calibration_error(np.array([0, 1, 1, 1]), probabilities, bins=2)
+    assert found == pytest.approx((abs(0.65 - 0.5) + abs(0.9 - 1.0)) / 2)
 
 
-def test_calibration_error_of_a_calibrated_forecaster_is_small_and_of_a_boaster_large():
+def test_calibration_error_is_small_of_true_probabilities_and_large_of_boasts():
     rng = np.random.default_rng(0)
     confidence = rng.uniform(0.5, 1, 50_000)
     labels = (rng.random(50_000) > confidence).astype(int)
@@ -47,24 +138,51 @@ def test_calibration_error_of_a_calibrated_forecaster_is_small_and_of_a_boaster_
     assert scores.calibration_error(labels, boasting) == pytest.approx(0.249, abs=0.01)
 
 
-def test_top2_accuracy_counts_the_second_guess():
-    probabilities = np.array([[0.6, 0.3, 0.1], [0.6, 0.3, 0.1], [0.6, 0.3, 0.1]])
-    found = scores.report(np.array([0, 1, 2]), probabilities, ("a", "b", "c"))
-    assert found["accuracy"] == pytest.approx(1 / 3)
-    assert found["top2_accuracy"] == pytest.approx(2 / 3)
+def test_calibration_error_of_fewer_images_than_bins():
+    assert scores.calibration_error(np.array([0]), np.array([[0.75, 0.25]])) == 0.25
 
 
-def test_commonest_confusions_come_first_and_right_answers_never():
-    counts = np.array([[90, 1, 0], [4, 80, 2], [0, 0, 70]])
-    assert scores.frequent_confusions(counts, ("x", "y", "z"), 2) == {
-        "y read as x": 4,
-        "y read as z": 2,
-    }
+def test_a_probability_of_zero_costs_much_but_not_infinitely_much():
+    found = scores.accuracy_and_loss(np.array([1]), np.array([[1, 0]], np.float32))
+    assert found == {"accuracy": 0, "loss": pytest.approx(87.3, abs=0.1)}
+
+
+def test_mean_prediction_is_the_mean():
+    one, other = np.float32([[0.25, 0.75]]), np.float32([[0.5, 0.5]])
+    found = scores.mean_prediction([one, other])
+    assert found.dtype == np.float32
+    assert found.tolist() == [[0.375, 0.625]]
+
+
+def test_softmax_of_logits():
+    logits = np.float32([[0, np.log(3)], [1000, 0]])
+    np.testing.assert_allclose(scores.softmax(logits), [[0.25, 0.75], [1, 0]], atol=1e-6)
+
+
+def test_the_most_frequent_confusions_come_first_and_correct_predictions_never():
+    counts = np.array([[90, 1, 0], [4, 80, 2], [2, 0, 70]])
+    found = scores.frequent_confusions(counts, ("x", "y", "z"), 2)
+    assert list(found.items()) == [("y predicted as x", 4), ("y predicted as z", 2)]
     assert scores.frequent_confusions(np.diag([5, 5, 5]), ("x", "y", "z")) == {}
 
 
-def test_disputed_labels_are_known_for_mnist_only():
-    indices = disputed_labels("mnist")
-    assert len(set(indices)) == 15
-    assert {947, 5937, 9729} <= set(indices)
-    assert len(disputed_labels("digits")) == 0
+def test_across_goes_through_nested_numbers():
+    reports = [{"a": 1, "b": {"c": 2}}, {"a": 4, "b": {"c": 8}}]
+    assert scores.across(reports, np.mean) == {"a": 2.5, "b": {"c": 5.0}}
+
+
+@pytest.mark.parametrize(
+    ("share", "digits", "text"),
+    [
+        (0.9965, 2, "99.65 %"),
+        (1, 2, "100.00 %"),
+        (0, 2, "0.00 %"),
+        (0.99999, 2, "99.99 %"),
+        (0.99996, 1, "99.9 %"),
+        (0.00001, 2, "0.01 %"),
+        (0.0004, 1, "0.1 %"),
+        (0.5, 0, "50 %"),
+    ],
+)
+def test_percent_never_rounds_to_all_or_none(share, digits, text):
+    assert scores.percent(share, digits) == text

@@ -23,7 +23,6 @@ from stages.dataset import catalogue
 from stages.report.scores import percent, wilson_interval
 from tools.compare import load_run
 
-TEXTS = (Path("README.md"), *sorted(Path("docs").glob("*.md")))
 MARK = re.compile(r"(<!--=(\w+)-->)(.*?)(<!--/-->)", re.DOTALL)
 
 
@@ -63,7 +62,7 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="change nothing, fail if one differs")
     check = parser.parse_args().check
     values, faults, texts = numbers(), [], {}
-    for path in TEXTS:
+    for path in (Path("README.md"), *sorted(Path("docs").glob("*.md"))):
         texts[path] = path.read_text(encoding="utf-8")
         for _, key, quoted, _ in MARK.findall(texts[path]):
             if key not in values:

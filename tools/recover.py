@@ -24,12 +24,11 @@ from stages.base.stage import UserError, run_stage
 
 # Notes of running commands: on the project's files, and on the branches of experiments.
 NOTES = (Path(".dvc/tmp/rwlock"), Path(".dvc/tmp/exps/rwlock"))
-LOCK = Path("dvc.lock")
 COPY = re.compile(r".*\.[\w-]{22}\.tmp")  # what DVC calls a copy of an output until it is whole
 FOLDERS = ("data", "models", "metrics", "plots")  # where outputs are
 EXPERIMENT = Path(".git/refs/exps/exec/EXEC_BASELINE")  # exists while `dvc exp run` runs
-MEND = f""": a killed run, an edit or a merge broke {LOCK}; it is left as it is. To get the committed
-one back: `git checkout HEAD {LOCK}` (if none is committed, delete it). What has run since then is
+MEND = """: a killed run, an edit or a merge broke dvc.lock; it is left as it is. `git checkout HEAD
+dvc.lock` gets the committed one back (if none is committed, delete it); what has run since then is
 run again, mostly from DVC's run cache"""
 
 
@@ -87,9 +86,7 @@ def recover() -> None:
         return
     branch = ["git", "symbolic-ref", "--quiet", "HEAD"]
     if EXPERIMENT.exists() and subprocess.run(branch, capture_output=True).returncode:
-        print(
-            "Git is on no branch: a killed run left it; `git switch -` goes back", file=sys.stderr
-        )
+        print("Git is on no branch: `git switch -` goes back if a kill did it", file=sys.stderr)
     if not any(remains()):
         return  # without DVC's locks: to look must not hold up another command
     from dvc.lock import Lock
@@ -116,8 +113,8 @@ def main() -> None:
     try:
         recover()
         advice = MEND
-        if LOCK.is_file():
-            strictyaml.load(str(LOCK), COMPILED_LOCKFILE_SCHEMA)
+        if Path("dvc.lock").is_file():
+            strictyaml.load("dvc.lock", COMPILED_LOCKFILE_SCHEMA)
     except DvcException as error:
         raise UserError(" ".join(f"{error}{advice}".split())) from None
 

@@ -1,51 +1,78 @@
-"""Discard an experiment: back to the committed params, results and network.
+"""Discard an experiment: back to the committed params, results, data and network.
 
     python -m tools.undo
 
-Asks nothing and loses nothing: what differs from the commit is kept as a DVC experiment first. Code
-is not touched.
+Asks nothing and loses nothing that cannot be computed again: if params.yaml, dvc.lock, metrics or
+plots differ from the commit, they are first kept as a DVC experiment, together with the code as it
+is. In the project's folder no code is changed.
+
+The experiment is written with Git's commands, to where DVC keeps its own. `dvc exp save` (3.67)
+fails after an interrupted run; and if params.yaml has been edited since the run, it notes the old
+outputs as those of the new params, which DVC then takes for computed.
 """
 
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 from stages.base.stage import UserError, run_stage
+from tools.recover import is_running
 
 PATHS = ("params.yaml", "dvc.lock", "metrics", "plots")
+GIT = ("git", "-c", "core.quotePath=false", "-c", "user.name=undo", "-c", "user.email=undo@local")
+MISSING = """DVC has no copy of all data and networks of the committed run: it ran on another machine.
+`make` computes them again (or `dvc pull` gets them, if the project has a remote)"""
 
 
 def call(*command: str) -> subprocess.CompletedProcess:
-    return subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
+    return subprocess.run(command, capture_output=True, encoding="utf-8")
 
 
-def dvc(*arguments: str) -> subprocess.CompletedProcess:
-    return call(sys.executable, "-m", "dvc", *arguments)
+def git(*arguments: str) -> list[str]:
+    """The lines that a Git command prints. Raises UserError with Git's message if it fails."""
+    result = call(*GIT, *arguments)
+    if result.returncode:
+        raise UserError(f"git {arguments[0]}: {result.stderr.strip()}")
+    return result.stdout.splitlines()
+
+
+def keep(changes: str) -> str:
+    """Keep the files of a commit as an experiment, unless there is the same; return its name."""
+    head, tree = git("rev-parse", "HEAD", f"{changes}^{{tree}}")
+    place = f"refs/exps/{head[:2]}/{head[2:]}"  # where DVC looks for experiments on HEAD
+    for known in git("for-each-ref", "--format=%(tree) %(refname:lstrip=4)", place):
+        if known.startswith(tree):
+            return known.split()[1]
+    commit = git("commit-tree", tree, "-p", head, "-m", "Kept by make undo")[0]
+    git("update-ref", f"{place}/undone-{commit[:7]}", commit)
+    return f"undone-{commit[:7]}"
 
 
 def main() -> None:
-    changed = call("git", "status", "--porcelain", "--", *PATHS)
-    if changed.returncode:
-        raise UserError(f"git: {changed.stderr.strip()}")
-    if changed.stdout:
-        saved = dvc("exp", "save", "--force", "--include-untracked", "metrics")
-        name = re.search(r"saved as: (\S+)", saved.stdout)
-        if not name:
-            reason = saved.stderr.strip().splitlines()[-1:]
-            raise UserError(
-                f"nothing was changed, since DVC could not keep the experiment: {reason}"
-            )
-        print(f"Kept what you had as {name[1]}; `dvc exp apply {name[1]}` brings it back.")
-        call("git", "restore", "--staged", "--worktree", "--", *PATHS)
-        call("git", "clean", "--quiet", "--force", "-d", "--", "metrics", "plots")
-        print("Restored params.yaml, dvc.lock, metrics and plots as committed.")
-    restored = dvc("checkout", "--force")
-    if restored.returncode:
-        raise UserError(
-            "DVC has no copy of the committed run's data and network: it ran on another machine. "
-            "`make` computes them again (or `dvc pull`, if the project has a remote)"
-        )
-    print("Data and network are those of the committed run.")
+    if is_running():  # it would note the restored params with what it computed from others
+        raise UserError("DVC is at work in this project: stop it or wait, then try again")
+    if not git("ls-tree", "HEAD", "dvc.lock"):
+        raise UserError("expected dvc.lock in the last commit, found none: no run to go back to")
+    lock = Path("dvc.lock")
+    text = lock.read_text("utf-8", "replace") if lock.is_file() else ""
+    outputs = re.findall(r"path: ((?:metrics|plots)\S*)", text)
+    # Outputs that are not in Git yet: in its index, they are kept and then removed like the rest.
+    git("add", "--", *git("ls-files", "-o", "--exclude-standard", "--", "dvc.lock", *outputs))
+    # Makes a commit of all changes, if there are any, and leaves them as they are.
+    changes = (git("stash", "create") or ["HEAD"])[0]
+    changed = git("diff", "--name-only", "HEAD", changes)
+    if ours := [path for path in changed if path.split("/")[0] in PATHS]:
+        print(f"Kept what you had: `dvc exp apply {keep(changes)}` brings it back.")
+        git("restore", "--staged", "--worktree", "--source=HEAD", "--", *ours)
+    if code := ", ".join(path for path in changed if path not in ours):
+        print(f"Left your other edits as they are: {code}.")
+    print("params.yaml, dvc.lock, metrics and plots are as committed.")
+    result = call(sys.executable, "-m", "dvc", "checkout", "--force")
+    if result.returncode:
+        missing = "Checkout failed" in result.stderr
+        raise UserError(MISSING if missing else f"dvc checkout: {result.stderr.strip()}")
+    print("Data and networks are those of the committed run.")
 
 
 if __name__ == "__main__":

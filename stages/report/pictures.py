@@ -72,7 +72,7 @@ def misclassified(
     if not len(wrong):
         return style.chart(7, 1, title, "There is no image to show.")
     shown = wrong[:limit]
-    title += f"; shown: {len(shown)}, the most confident first"
+    title += f"; shown: {len(shown)}, most confident first"
     data = images, labels, probabilities, classes, disputed
     return _gallery(data, shown, min(10, len(shown)), 2, title)
 
@@ -126,7 +126,7 @@ def confusion_matrix(counts: np.ndarray, classes: tuple[str, ...]) -> Figure:
     size, correct = len(classes), np.eye(len(classes), dtype=bool)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     title = f"{counts[~correct].sum():,} errors in {counts.sum():,} test images"
-    note = "Blue: correct; recall is its share of the row. Orange: wrong, by the share of the row."
+    note = "Blue: correct; its share of the row is the recall. Orange: wrong, darker if more often."
     width = size * max(0.62, 0.08 * max(map(len, classes))) + 2
     figure = style.chart(max(width, 7), max(0.5 * size + 1.6, 4), title, note)
     axes = figure.subplots()
@@ -191,7 +191,7 @@ def reliability(labels: np.ndarray, probabilities: np.ndarray, before: np.ndarra
     """
     title = f"Are the probabilities true? {len(labels):,} test images"
     note = "A point is a group of images of similar confidence, with its 95 % interval (Wilson); a "
-    note += f"group has {FEWEST_ERRORS} errors or more, the most confident one what is left. Above "
+    note += f"group has {FEWEST_ERRORS} errors or more, the most confident one has the rest. Above "
     note += "the dashed line the network is over-confident, below it under-confident. "
     figure = style.chart(8, 5.6, title, note + EDGE)
     axes = figure.subplots()

@@ -34,12 +34,6 @@ def brier_score(labels: np.ndarray, probabilities: np.ndarray) -> float:
     return float(((probabilities - truth) ** 2).sum(axis=1).mean())
 
 
-def equal_mass_bins(confidence: np.ndarray, bins: int) -> list[np.ndarray]:
-    """Indices of the images by rising confidence, in `bins` parts of as many each, none empty."""
-    parts = np.array_split(np.argsort(confidence, kind="stable"), bins)
-    return [part for part in parts if len(part)]
-
-
 def calibration_error(labels: np.ndarray, probabilities: np.ndarray, bins: int = 15) -> float:
     """Expected calibration error: mean gap between confidence and accuracy, bins of equal mass.
 
@@ -48,7 +42,7 @@ def calibration_error(labels: np.ndarray, probabilities: np.ndarray, bins: int =
     """
     confidence = probabilities.max(axis=1).astype(np.float64)
     gaps = confidence - (probabilities.argmax(axis=1) == labels)
-    parts = equal_mass_bins(confidence, bins)
+    parts = np.array_split(np.argsort(confidence, kind="stable"), bins)
     return float(sum(abs(gaps[part].sum()) for part in parts) / len(labels))
 
 

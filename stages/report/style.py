@@ -32,7 +32,7 @@ matplotlib.rc("lines", markersize=5)
 def chart(width: float, height: float, title: str, note: str) -> Figure:
     """An empty figure, sizes in inches, with its title above and a note below."""
     figure = Figure(figsize=(width, height), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
+    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.12)
     place = {"x": 0.1 / width, "ha": "left", "wrap": True}
     figure.suptitle(title, size=13, weight="bold", **place)
     figure.supxlabel(note, size=9.5, color=GREY, **place)
@@ -53,7 +53,7 @@ def gallery(cells: list, columns: int, classes: tuple[str, ...], title: str, not
     width = max(IMAGE_INCHES + 0.1, 0.07 * (max(map(len, classes)) + 9))
     height = IMAGE_INCHES + 0.3 + 0.15 * max(len(cell[3]) for cell in cells if cell)
     note = f"Below each image: its prediction and the probability, ✓ correct, ✗ wrong. {note}"
-    figure = chart(max(columns * width, 7), rows * height + 0.8, title, note)
+    figure = chart(max(columns * width, 7), rows * height + 1, title, note)
     for axes, cell in zip_longest(figure.subplots(rows, columns, squeeze=False).flat, cells):
         if cell is None:
             axes.set_axis_off()
