@@ -7,7 +7,8 @@ on a temporary file and tries again after a pause. The files reach data/raw when
 
 import os
 import shutil
-import threading
+from multiprocessing import TimeoutError
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import pooch
@@ -65,10 +66,11 @@ def download(dataset: Dataset, folder: Path, mirror: str | None = None) -> None:
         print("digits: made from the scans that scikit-learn carries")
     sources = [mirror] * bool(mirror) + list(dataset.mirrors)
     for name, file in dataset.files.items():
-        for path, where in ((folder / name, "already there"), (PARTIAL / name, "fetched earlier")):
-            if path.is_file() and pooch.file_hash(str(path)) == file.sha256:
-                print(f"{name}: {where}")
-                break
+        if _is_genuine(folder / name, file):
+            (PARTIAL / name).unlink(missing_ok=True)  # of another dataset
+            print(f"{name}: already there")
+        elif _is_genuine(PARTIAL / name, file):
+            print(f"{name}: fetched earlier")
         else:
             source = _fetch(name, file, sources, mirror)
             print(f"{name}: from {source}", flush=True)
@@ -78,6 +80,10 @@ def download(dataset: Dataset, folder: Path, mirror: str | None = None) -> None:
         path.chmod(0o644)  # pooch's temporary files are for their owner alone
         os.replace(path, folder / path.name)
     shutil.rmtree(PARTIAL)
+
+
+def _is_genuine(path: Path, file: File) -> bool:
+    return path.is_file() and pooch.file_hash(str(path)) == file.sha256
 
 
 def _fetch(name: str, file: File, sources: list[str], mirror: str | None) -> str:
@@ -134,38 +140,20 @@ def _download(url: str, target: Path, file: File) -> None:
     The deadline is kept from outside, by leaving a thread behind: within a request there is always
     one more place where a server can send a byte every few seconds.
     """
-    errors = []
-
-    def transfer() -> None:
+    with ThreadPool(1) as pool:
         try:
-            _transfer(url, target, file.size)
-        except Exception as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=transfer, daemon=True)
-    thread.start()
-    thread.join(DEADLINE)
-    if thread.is_alive():
-        raise UnreachableError(f"too slow: not whole after {DEADLINE} seconds")
-    if errors:
-        raise errors[0]
+            pool.apply_async(_transfer, (url, target, file.size)).get(DEADLINE)
+        except TimeoutError:
+            raise UnreachableError(f"too slow: not whole after {DEADLINE} seconds") from None
     _check_size(target, file)
 
 
 def _transfer(url: str, target: Path, size: int) -> None:
     """Write what `url` sends to `target`, as it is sent and at most one chunk beyond `size`."""
+    options = {"stream": True, "timeout": TIMEOUT, "headers": {"Accept-Encoding": "identity"}}
+    bar = tqdm(total=size, unit="B", unit_scale=True, desc=target.name, disable=None)
     try:
-        with (
-            open(target, "wb") as output,
-            requests.get(
-                url,
-                stream=True,
-                timeout=TIMEOUT,
-                headers={"Accept-Encoding": "identity"},
-                hooks={"response": _skip_body_of_redirect},
-            ) as response,
-            tqdm(total=size, unit="B", unit_scale=True, desc=target.name, disable=None) as bar,
-        ):
+        with open(target, "wb") as output, requests.get(url, **options) as response, bar:
             response.raise_for_status()
             for chunk in response.raw.stream(CHUNK, decode_content=False):
                 output.write(chunk)
@@ -176,16 +164,10 @@ def _transfer(url: str, target: Path, size: int) -> None:
         passing = error.response.status_code >= 500 or error.response.status_code == 429
         kind = PassingError if passing else UnreachableError
         raise kind(f"HTTP {error.response.status_code} {error.response.reason}") from None
-    except (requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError) as error:
-        raise PassingError(_innermost(error)) from None
-    except requests.RequestException as error:  # a loop of redirects, a malformed address
-        raise UnreachableError(_innermost(error)) from None
-
-
-def _skip_body_of_redirect(response: requests.Response, **_: object) -> None:
-    """requests would read it to its end, however long."""
-    if response.is_redirect:
-        response.raw.close()
+    except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+        while isinstance(cause := getattr(error, "reason", None) or error.args[0], Exception):
+            error = cause  # requests wraps the cause several times
+        raise PassingError(f"{type(error).__name__}: {' '.join(str(error).split())}") from None
 
 
 def _check_size(path: Path, file: File) -> None:
@@ -198,14 +180,6 @@ def _check_size(path: Path, file: File) -> None:
         raise WrongFileError(
             f"{kind}: {min(size, file.size + 1):,} bytes, published are {file.size:,}"
         )
-
-
-def _innermost(error: BaseException) -> str:
-    """The cause at the bottom of requests' chain of wrapped errors, in one line."""
-    reason = getattr(error, "reason", None) or (error.args[0] if error.args else None)
-    while isinstance(reason, BaseException):
-        error, reason = reason, getattr(reason, "reason", None) or (reason.args or [None])[0]
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def main() -> None:

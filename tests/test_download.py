@@ -4,7 +4,6 @@ The dataset is a made-up one of four small files with their true digests, so tha
 alone who serves what. The fault is always in the source that is asked first.
 """
 
-import dataclasses
 import gzip
 import hashlib
 import os
@@ -13,7 +12,6 @@ import socket
 import struct
 import threading
 import time
-import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,13 +20,21 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+import yaml
 from conftest import ROOT, change_params, run
 
-from stages.dataset import catalogue as datasets
 from stages import download
-from stages.dataset.catalogue import TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS, Dataset, File
-from stages.download import NoSourceError
 from stages.base.stage import UserError, run_stage
+from stages.dataset import catalogue
+from stages.dataset.catalogue import (
+    TEST_IMAGES,
+    TEST_LABELS,
+    TRAIN_IMAGES,
+    TRAIN_LABELS,
+    Dataset,
+    File,
+)
+from stages.download import NoSourceError
 
 NAMES = (TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS)
 GENUINE = {name: np.random.default_rng(seed).bytes(3000) for seed, name in enumerate(NAMES)}
@@ -259,7 +265,8 @@ each_fault = pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 
 
 @pytest.fixture(autouse=True)
-def _no_proxy_and_short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_proxy_and_short_waits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(download, "RETRIES", 0)
     monkeypatch.setattr(download, "DEADLINE", 30)  # so that a fault not recognised ends a test
@@ -303,9 +310,20 @@ def raw(tmp_path: Path) -> Path:
 
 def tiny(*mirrors: str) -> Dataset:
     files = {
-        name: File(len(body), hashlib.sha256(body).hexdigest()) for name, body in GENUINE.items()
+        name: File(size=len(body), sha256=hashlib.sha256(body).hexdigest())
+        for name, body in GENUINE.items()
     }
-    return dataclasses.replace(datasets.find("mnist"), files=files, mirrors=mirrors)
+    return catalogue.find("mnist").model_copy(update={"files": files, "mirrors": mirrors})
+
+
+def choose(workspace: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make `dataset` the only one in the catalogue, and params.yaml name it."""
+    path = workspace / "catalogue.yaml"
+    path.write_text(
+        yaml.safe_dump({"tiny": dataset.model_dump(mode="json")}, sort_keys=False), encoding="utf-8"
+    )
+    monkeypatch.setattr(catalogue, "CATALOGUE", path)
+    change_params(workspace, download__dataset="tiny")
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -344,57 +362,52 @@ def test_files_are_readable_for_others(serve, raw):
 
 
 @each_fault
-def test_next_source_stands_in_for_a_bad_one(fault, serve, closed_port, raw, monkeypatch):
-    shorten(monkeypatch, fault)
-    bad = serve(fault.answer) if fault.answer else None
-    good = serve(whole)
-    begin = time.monotonic()
-    download.download(tiny(good.url), raw, mirror=bad.url if bad else closed_port)
-    assert time.monotonic() - begin < 20  # less than any fault that would go on
-    assert contents(raw) == GENUINE
-    assert good.requested == list(NAMES)
-    if bad:
-        assert set(bad.requested) == {NAMES[0]}, "asked again for files that the other source has"
-
-
-@each_fault
-def test_with_only_bad_sources_the_error_names_each_cause(
-    fault, serve, closed_port, raw, monkeypatch
-):
-    shorten(monkeypatch, fault)
-    url = serve(fault.answer).url if fault.answer else closed_port
-    other = serve(status(410)).url
-    with pytest.raises(UserError) as caught:
-        download.download(tiny(other), raw, mirror=url)
-    message = str(caught.value)
-    assert re.search(f"^ *{url}: .*({fault.cause})", message, re.MULTILINE), message
-    assert re.search(f"^ *{other}: .*HTTP 410", message, re.MULTILINE), message
-    assert message.startswith(f"{NAMES[0]}: ")
-    assert isinstance(caught.value, NoSourceError) != fault.wrong_file
-    assert contents(raw) == OLD
-
-
-@each_fault
 @pytest.mark.parametrize("position", range(3))
 def test_fault_in_any_position_of_three_sources(
     position, fault, serve, closed_port, raw, monkeypatch, record_property
 ):
     shorten(monkeypatch, fault)
-    bad = [serve(status(410)).url for _ in range(position)]
-    faulty = serve(fault.answer).url if fault.answer else closed_port
-    good = [serve(whole).url for _ in range(2 - position)]
-    sources = [*bad, faulty, *good]
+    bad = [serve(status(410)) for _ in range(position)]
+    faulty = serve(fault.answer) if fault.answer else None
+    url = faulty.url if faulty else closed_port
+    good = [serve(whole) for _ in range(2 - position)]
+    sources = [*(server.url for server in bad), url, *(server.url for server in good)]
+    begin = time.monotonic()
     if good:
-        download.download(tiny(*sources[1:]), raw, mirror=sources[0])
+        download.download(tiny(*sources), raw)
         assert contents(raw) == GENUINE
+        assert good[0].requested == list(NAMES)
+        assert not faulty or set(faulty.requested) == {NAMES[0]}, "asked again for other files"
     else:
         with pytest.raises(UserError) as caught:
-            download.download(tiny(*sources[1:]), raw, mirror=sources[0])
+            download.download(tiny(*sources), raw)
         message = str(caught.value)
-        assert re.search(f"^ *{faulty}: .*({fault.cause})", message, re.MULTILINE), message
+        assert message.startswith(f"{NAMES[0]}: ")
+        assert re.search(f"^ *{url}: .*({fault.cause})", message, re.MULTILINE), message
         assert re.findall("^ *(http.*?): ", message, re.MULTILINE) == sources
+        assert isinstance(caught.value, NoSourceError) != fault.wrong_file
         assert contents(raw) == OLD
+    assert time.monotonic() - begin < 20, "less than any fault that would go on"
     record_property("faults of mirrors tried", 1)
+
+
+@each_fault
+def test_a_mirror_that_somebody_named_must_deliver(fault, serve, closed_port, raw, monkeypatch):
+    """Files of another dataset under the same names are no fault: other sources follow."""
+    shorten(monkeypatch, fault)
+    mirror = serve(fault.answer).url if fault.answer else closed_port
+    other = serve(whole)
+    if fault.wrong_file:
+        download.download(tiny(other.url), raw, mirror)
+        assert contents(raw) == GENUINE
+        return
+    with pytest.raises(UserError) as caught:
+        download.download(tiny(other.url), raw, mirror)
+    assert re.match(f"MNIST_MIRROR={mirror}: {NAMES[0]}: .*({fault.cause})", str(caught.value))
+    assert "unset it" in str(caught.value)
+    assert not isinstance(caught.value, NoSourceError), "which would be no reason to use digits"
+    assert other.requested == []
+    assert contents(raw) == OLD
 
 
 def test_error_tells_the_three_ways_on(closed_port, raw):
@@ -410,8 +423,7 @@ def test_error_tells_the_three_ways_on(closed_port, raw):
 def test_exit_code_tells_unreachable_sources_from_wrong_files(
     answer, code, serve, workspace, monkeypatch, capsys
 ):
-    monkeypatch.setitem(datasets.CATALOGUE, "tiny", tiny(serve(answer).url))
-    change_params(workspace, download__dataset="tiny")
+    choose(workspace, tiny(serve(answer).url), monkeypatch)
     with pytest.raises(SystemExit) as caught:
         run_stage(download.main)
     assert caught.value.code == code
@@ -457,76 +469,6 @@ def test_over_long_body_is_not_read_to_its_end(serve, raw):
     assert contents(raw) == OLD
 
 
-def test_body_of_a_redirect_is_not_collected(serve, raw):
-    size = 2**25
-
-    def answer(handler: Handler, body: bytes) -> None:
-        if handler.path.startswith("/elsewhere/"):
-            whole(handler, body)
-            return
-        handler.start(302, Location=f"/elsewhere{handler.path}", Content_Length=size)
-        for _ in range(size // 2**16):
-            handler.wfile.write(bytes(2**16))
-
-    server = serve(answer)
-    tracemalloc.start()
-    try:
-        download.download(tiny(server.url), raw)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert contents(raw) == GENUINE
-    assert peak < size / 4
-
-
-@pytest.mark.parametrize("address", ["nonsense://host/", "http://", "http://[::1/", "http://a:b/"])
-def test_malformed_address_is_a_cause_like_others(address, raw):
-    with pytest.raises(NoSourceError, match=re.escape(address)):
-        download.download(tiny(), raw, mirror=address)
-
-
-@pytest.mark.parametrize("slash", ["", "/"])
-def test_mirror_can_be_a_folder(slash, tmp_path, raw):
-    mirror = tmp_path / "mirror"
-    mirror.mkdir()
-    for name, body in GENUINE.items():
-        (mirror / name).write_bytes(body)
-    download.download(tiny(), raw, mirror=f"{mirror}{slash}")
-    assert contents(raw) == GENUINE
-
-
-def test_folder_without_genuine_files_is_a_cause_like_others(tmp_path, raw):
-    mirror = tmp_path / "mirror"
-    for content, cause, wrong_file in [
-        (None, "no folder", False),
-        ({}, "no such file", False),
-        ({NAMES[0]: b"too short"}, "truncated: 9 bytes", True),
-        ({NAMES[0]: bytes(3000)}, "hash", True),
-    ]:
-        if content is not None:
-            mirror.mkdir(exist_ok=True)
-            for name, body in content.items():
-                (mirror / name).write_bytes(body)
-        with pytest.raises(UserError, match=f"{mirror}: .*{cause}") as caught:
-            download.download(tiny(), raw, mirror=str(mirror))
-        assert isinstance(caught.value, NoSourceError) != wrong_file
-        assert contents(raw) == OLD
-
-
-def test_file_that_cannot_be_read_from_the_mirror_folder_is_a_cause_like_others(
-    serve, tmp_path, raw
-):
-    mirror = tmp_path / "mirror"
-    mirror.mkdir()
-    # Reading it fails with EIO, even for root, whom no permission would stop.
-    unreadable = Path("/proc/self/mem")
-    if not unreadable.exists():
-        pytest.skip("needs Linux' /proc")
-    (mirror / NAMES[0]).symlink_to(unreadable)
-    download.download(tiny(serve(whole).url), raw, mirror=str(mirror))
-    assert contents(raw) == GENUINE
-
-
 @pytest.mark.parametrize("kind", ["folder", "url"])
 def test_mnist_mirror_comes_before_the_catalogue(
     kind, serve, tmp_path_factory, workspace, monkeypatch
@@ -536,8 +478,7 @@ def test_mnist_mirror_comes_before_the_catalogue(
     folder = tmp_path_factory.mktemp("mirror")
     for name, body in GENUINE.items():
         (folder / name).write_bytes(body)
-    monkeypatch.setitem(datasets.CATALOGUE, "tiny", tiny(catalogues.url))
-    change_params(workspace, download__dataset="tiny")
+    choose(workspace, tiny(catalogues.url), monkeypatch)
     monkeypatch.setenv("MNIST_MIRROR", str(folder) if kind == "folder" else mirror.url.rstrip("/"))
     download.main()
     assert contents(workspace / "data/raw") == GENUINE
@@ -546,8 +487,7 @@ def test_mnist_mirror_comes_before_the_catalogue(
 
 
 def test_empty_mnist_mirror_counts_as_unset(serve, workspace, monkeypatch):
-    monkeypatch.setitem(datasets.CATALOGUE, "tiny", tiny(serve(whole).url))
-    change_params(workspace, download__dataset="tiny")
+    choose(workspace, tiny(serve(whole).url), monkeypatch)
     monkeypatch.setenv("MNIST_MIRROR", "")
     download.main()
     assert contents(workspace / "data/raw") == GENUINE
@@ -587,24 +527,6 @@ def test_incomplete_fetch_leaves_the_old_files_and_is_continued_by_the_next(serv
     assert server.requested == [TEST_IMAGES, TEST_LABELS]
     assert contents(raw) == GENUINE
     assert f"{TRAIN_IMAGES}: from {server.url}" not in capsys.readouterr().out
-
-
-def test_remains_of_another_datasets_fetch_are_not_taken_for_this_one(serve, tmp_path):
-    """Fetch one dataset, fail on the way to another, go back: the first one's files must stand."""
-    raw = tmp_path / "raw"
-    server = serve(whole)
-    download.download(tiny(server.url), raw)
-    other = tiny(serve(html).url)
-    remains = b"a genuine file of the other dataset"
-    mirror = tmp_path / "mirror"
-    mirror.mkdir()
-    (mirror / TRAIN_IMAGES).write_bytes(remains)
-    other.files[TRAIN_IMAGES] = File(len(remains), hashlib.sha256(remains).hexdigest())
-    other.files[TRAIN_LABELS] = File(1, hashlib.sha256(b"x").hexdigest())
-    with pytest.raises(UserError, match=TRAIN_LABELS):
-        download.download(other, raw, mirror=str(mirror))
-    download.download(tiny(server.url), raw)
-    assert contents(raw) == GENUINE
 
 
 def test_unknown_dataset_stops_with_one_line_that_names_the_known(workspace):
@@ -662,22 +584,6 @@ def test_digits_are_the_same_bytes_whenever_they_are_made(workspace, monkeypatch
     assert contents(workspace / "data/raw") == first
 
 
-@pytest.mark.parametrize(
-    "entry",
-    [pytest.param(entry, id=name) for name, entry in datasets.CATALOGUE.items() if entry.files],
-)
-def test_catalogue_entry_is_complete(entry):
-    assert set(entry.files) == set(NAMES)
-    for file in entry.files.values():
-        assert re.fullmatch("[0-9a-f]{64}", file.sha256)
-        assert file.size > 0
-    assert len({file.sha256 for file in entry.files.values()}) == 4
-    assert len(set(entry.mirrors)) >= 2
-    for mirror in entry.mirrors:
-        assert re.fullmatch(r"https?://[^/]+/(.+/)?", mirror)
-    assert len(set(entry.classes)) == len(entry.classes) == 10
-
-
 @pytest.mark.skipif(not MIRROR, reason="needs MNIST: set MNIST_MIRROR to a URL or a folder with it")
 def test_real_mnist_has_the_digests_that_others_publish(workspace, monkeypatch):
     change_params(workspace, download__dataset="mnist")
@@ -693,3 +599,46 @@ def test_real_mnist_has_the_digests_that_others_publish(workspace, monkeypatch):
         TEST_IMAGES: "9fb629c4189551a2d022fa330f9573f3",
         TEST_LABELS: "ec29112dd5afa0611ce80d1b7f02629c",
     }
+
+
+@pytest.mark.parametrize("address", ["nonsense://host/", "http://", "http://[::1/", "no/folder"])
+def test_an_address_or_folder_that_cannot_be_is_told(address, raw):
+    with pytest.raises(UserError, match=re.escape(f"MNIST_MIRROR={address}: ")):
+        download.download(tiny(), raw, mirror=address)
+
+
+@pytest.mark.parametrize(
+    ("content", "cause"),
+    [
+        ({}, "no such file"),
+        ({NAMES[0]: b"short"}, "truncated: 5"),
+        ({NAMES[0]: bytes(3000)}, "hash"),
+    ],
+    ids=["empty", "truncated", "other content"],
+)
+def test_a_folder_without_genuine_files_is_told(content, cause, tmp_path, raw):
+    for name, body in content.items():
+        (tmp_path / name).write_bytes(body)
+    with pytest.raises(UserError, match=f"{tmp_path}: .*{cause}"):
+        download.download(tiny(), raw, mirror=str(tmp_path))
+    assert contents(raw) == OLD
+
+
+def test_what_another_datasets_fetch_left_is_not_taken_for_this_one(serve, raw):
+    """Fetch one dataset, fail on the way to another, go back: the first one's files must stand."""
+    server = serve(whole)
+    download.download(tiny(server.url), raw)
+    download.PARTIAL.mkdir(parents=True)
+    (download.PARTIAL / TRAIN_IMAGES).write_bytes(b"a genuine file of the other dataset")
+    download.download(tiny(server.url), raw)
+    assert contents(raw) == GENUINE
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "kmnist"])
+def test_catalogue_entry_is_complete(name):
+    entry = catalogue.find(name)
+    assert set(entry.files) == set(NAMES)
+    assert len({file.sha256 for file in entry.files.values()}) == 4
+    assert all(re.fullmatch("[0-9a-f]{64}", file.sha256) for file in entry.files.values())
+    assert len(set(entry.mirrors)) >= 2
+    assert len(set(entry.classes)) == len(entry.classes) == 10

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages.dataset import idx
 from stages.base.stage import UserError
+from stages.dataset import idx
 
 TWO_IMAGES = bytes.fromhex("00000803 00000002 00000001 00000003 010203fdfeff")
 SHAPES = [(1,), (7,), (5000,), (1, 28, 28), (13, 28, 28), (10, 3, 5), (300, 1, 1), (4, 3, 2, 5)]

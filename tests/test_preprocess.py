@@ -15,17 +15,15 @@ import numpy as np
 import pytest
 from conftest import change_params
 
-from stages.dataset import catalogue as datasets
-from stages import download
-from stages.dataset import idx
-from stages import preprocess
-from stages.dataset.catalogue import TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
+from stages import download, preprocess
 from stages.base.stage import UserError
+from stages.dataset import catalogue, idx
+from stages.dataset.catalogue import TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
 
 RAW = Path("data/raw")
 PROCESSED = Path("data/processed")
 SPLITS = ("train", "validation", "test")
-ARRAYS = {f"{split}_{kind}.npy" for split in SPLITS for kind in ("images", "labels")}
+ARRAYS = {f"{split}/{kind}.npy" for split in SPLITS for kind in ("images", "labels")}
 MIRROR = os.environ.get("MNIST_MIRROR")
 
 
@@ -40,7 +38,7 @@ def raw_labels(name: str) -> np.ndarray:
 
 def result(split: str) -> tuple[np.ndarray, np.ndarray]:
     """Images and labels of a split, as numpy alone reads them."""
-    return np.load(PROCESSED / f"{split}_images.npy"), np.load(PROCESSED / f"{split}_labels.npy")
+    return np.load(PROCESSED / split / "images.npy"), np.load(PROCESSED / split / "labels.npy")
 
 
 def scaled(images: np.ndarray) -> np.ndarray:
@@ -49,7 +47,8 @@ def scaled(images: np.ndarray) -> np.ndarray:
 
 def contents() -> dict[str, bytes]:
     """All there is in data/processed."""
-    return {path.name: path.read_bytes() for path in PROCESSED.glob("*")}
+    files = filter(Path.is_file, PROCESSED.rglob("*"))
+    return {path.relative_to(PROCESSED).as_posix(): path.read_bytes() for path in files}
 
 
 def positions(images: np.ndarray, among: np.ndarray) -> np.ndarray:
@@ -90,7 +89,7 @@ def assert_refused(match: str) -> str:
 def digits_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The four files of `digits`, made once."""
     folder = tmp_path_factory.mktemp("digits")
-    download.download(datasets.find("digits"), folder)
+    download.download(catalogue.find("digits"), folder)
     return folder
 
 
@@ -229,7 +228,7 @@ def test_numbers_of_images_and_labels_that_differ_are_refused(name, processed):
     labels = raw_labels(name)
     idx.write(RAW / name, labels[:-1])
     message = assert_refused(name)
-    assert f"{len(labels) - 1:,} labels" in message
+    assert f"found {len(labels) - 1:,}" in message
     assert f"{len(labels):,} images" in message
 
 
@@ -237,7 +236,7 @@ def test_numbers_of_images_and_labels_that_differ_are_refused(name, processed):
 @pytest.mark.parametrize("size", [(28, 27), (32, 32), (1, 784)], ids=str)
 def test_images_of_another_size_are_refused(size, name, processed):
     idx.write(RAW / name, np.zeros((len(raw_images(name)), *size), np.uint8))
-    assert_refused(f"{name}: expected .*28×28, found {size[0]}×{size[1]}")
+    assert_refused(f"{name}: expected images of 28×28 pixels, found {size[0]}×{size[1]}")
 
 
 @pytest.mark.parametrize("name", [TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS])

@@ -68,7 +68,9 @@ def refusal(folder: Path, seed: int = 0) -> str:
 
 
 def split(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
-    return tuple(np.load(folder / PROCESSED / name / f"{part}.npy") for part in ("images", "labels"))
+    return tuple(
+        np.load(folder / PROCESSED / name / f"{part}.npy") for part in ("images", "labels")
+    )
 
 
 def test_it_writes_the_network_and_its_curves_and_needs_no_test_images(first: Run):

@@ -21,8 +21,7 @@ from tools.recover import is_running
 
 PATHS = ("params.yaml", "dvc.lock", "metrics", "plots")
 GIT = ("git", "-c", "core.quotePath=false", "-c", "user.name=undo", "-c", "user.email=undo@local")
-MISSING = """DVC has no copy of all data and networks of the committed run: it ran on another machine.
-`make` computes them again (or `dvc pull` gets them, if the project has a remote)"""
+MISSING = "DVC has no copy of the committed run: it ran on another machine. `make` runs it again"
 
 
 def call(*command: str) -> subprocess.CompletedProcess:
@@ -33,7 +32,7 @@ def git(*arguments: str) -> list[str]:
     """The lines that a Git command prints. Raises UserError with Git's message if it fails."""
     result = call(*GIT, *arguments)
     if result.returncode:
-        raise UserError(f"git {arguments[0]}: {result.stderr.strip()}")
+        raise UserError(f"git {arguments[0]}: {result.stderr.splitlines()[0]}")
     return result.stdout.splitlines()
 
 
@@ -52,8 +51,6 @@ def keep(changes: str) -> str:
 def main() -> None:
     if is_running():  # it would note the restored params with what it computed from others
         raise UserError("DVC is at work in this project: stop it or wait, then try again")
-    if not git("ls-tree", "HEAD", "dvc.lock"):
-        raise UserError("expected dvc.lock in the last commit, found none: no run to go back to")
     lock = Path("dvc.lock")
     text = lock.read_text("utf-8", "replace") if lock.is_file() else ""
     outputs = re.findall(r"path: ((?:metrics|plots)\S*)", text)

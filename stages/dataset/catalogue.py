@@ -4,10 +4,10 @@ Every dataset is four gzipped IDX files under MNIST's own file names, so that al
 the same code.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+from pydantic import BaseModel, ConfigDict
 
 from stages.base.stage import UserError
 
@@ -20,16 +20,16 @@ TEST_IMAGES = "t10k-images-idx3-ubyte.gz"
 TEST_LABELS = "t10k-labels-idx1-ubyte.gz"
 
 
-@dataclass(frozen=True)
-class File:
+class File(BaseModel):
     """One published file: its size in bytes and its SHA-256, both of the .gz."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     size: int
     sha256: str
 
 
-@dataclass(frozen=True)
-class Dataset:
+class Dataset(BaseModel):
     """One dataset.
 
     subject: what an image shows. licence: of the files.
@@ -40,14 +40,16 @@ class Dataset:
     disputed: indices of the test images whose label people doubt.
     """
 
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
     subject: str
     licence: str
     training_images: int
     test_images: int
     classes: tuple[str, ...]
-    files: dict[str, File]
-    mirrors: tuple[str, ...]
-    disputed: tuple[int, ...]
+    files: dict[str, File] = {}
+    mirrors: tuple[str, ...] = ()
+    disputed: tuple[int, ...] = ()
 
 
 def find(name: str) -> Dataset:
@@ -60,14 +62,4 @@ def find(name: str) -> Dataset:
     if name not in entries:
         known = ", ".join(entries)
         raise UserError(f"params.yaml: download.dataset: expected one of {known}, found {name!r}")
-    entry = entries[name]
-    return Dataset(
-        subject=entry["subject"],
-        licence=entry["licence"],
-        training_images=entry["training_images"],
-        test_images=entry["test_images"],
-        classes=tuple(entry["classes"]),
-        files={file: File(**published) for file, published in entry.get("files", {}).items()},
-        mirrors=tuple(entry.get("mirrors", ())),
-        disputed=tuple(entry.get("disputed", ())),
-    )
+    return Dataset(**entries[name])

@@ -1,0 +1,200 @@
+"""Each corruption against what can be known of it by hand or from scipy."""
+
+import numpy as np
+import pytest
+from scipy import ndimage, stats
+from skimage import feature, transform
+from sklearn.datasets import load_digits
+
+from stages.report.corruptions import CORRUPTIONS, corrupt
+
+WITHOUT_CHANCE = {"defocus_blur", "scale", "brightness", "stripe", "canny_edges"}
+EVERY = pytest.mark.parametrize("name", CORRUPTIONS)
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    """Sixty digits of 24×24 pixels in a frame of 2, which nobody may write to."""
+    digits = load_digits().images[:60].repeat(3, axis=1).repeat(3, axis=2).astype(np.float32) / 16
+    digits = np.pad(digits, ((0, 0), (2, 2), (2, 2)))
+    digits.setflags(write=False)
+    return digits
+
+
+def plain(value: float, count: int = 200) -> np.ndarray:
+    return np.full((count, 28, 28), value, np.float32)
+
+
+def point(row: int, column: int, count: int = 200) -> np.ndarray:
+    """Images of one pixel of ink."""
+    images = plain(0, count)
+    images[:, row, column] = 1
+    return images
+
+
+def test_there_are_sixteen_each_with_a_line_that_says_what_it_does():
+    lines = {function.__doc__.strip() for function in CORRUPTIONS.values()}
+    assert len(lines) == len(CORRUPTIONS) == 16
+    assert all("\n" not in line and line.endswith(".") for line in lines)
+
+
+@EVERY
+def test_shape_type_and_range_stay_and_every_digit_changes(name: str, images: np.ndarray):
+    before = images.copy()
+    result = corrupt(images, name, 0)
+    assert (result.shape, result.dtype) == (images.shape, np.float32)
+    assert 0 <= result.min() < result.max() <= 1
+    assert (np.abs(result - images).max(axis=(1, 2)) > 0.1).all()
+    np.testing.assert_array_equal(images, before)
+
+
+@EVERY
+def test_it_is_a_function_of_the_seed(name: str, images: np.ndarray):
+    first, same, other = (corrupt(images, name, seed) for seed in (1, 1, 2))
+    assert np.array_equal(first, same)
+    assert np.array_equal(first, other) == (name in WITHOUT_CHANCE)
+
+
+@EVERY
+def test_images_behind_do_not_matter_nor_does_the_size(name: str, images: np.ndarray):
+    np.testing.assert_array_equal(corrupt(images, name, 0)[:7], corrupt(images[:7], name, 0))
+    assert corrupt(images[:5, 2:, 4:], name, 0).shape == (5, 26, 24)
+
+
+def test_each_corruption_has_random_numbers_of_its_own():
+    """Else lines would go through the same places in all images of both kinds."""
+    drawn = [corrupt(plain(0), name, 0) for name in ("dotted_line", "zigzag")]
+    assert abs(np.corrcoef([lines[:, :, 2].argmax(axis=1) for lines in drawn])[0, 1]) < 0.3
+
+
+def test_shot_noise_counts_photons():
+    result = 3 * corrupt(plain(0.5), "shot_noise", 0)
+    values = np.rint(result).astype(int)
+    np.testing.assert_allclose(result, values, atol=1e-6)
+    counts = stats.poisson(0.5 * 3).pmf(range(3))
+    expected = [*counts, 1 - counts.sum()]  # 3 and more are white
+    np.testing.assert_allclose(np.bincount(values.ravel()) / values.size, expected, atol=0.005)
+    assert not corrupt(plain(0), "shot_noise", 0).any()
+
+
+def test_impulse_noise_changes_its_share_of_pixels_to_black_and_white():
+    values, counts = np.unique(corrupt(plain(0.25), "impulse_noise", 0), return_counts=True)
+    assert list(values) == [0, 0.25, 1]
+    np.testing.assert_allclose(counts / counts.sum(), [0.085, 0.83, 0.085], atol=0.005)
+
+
+def test_glass_blur_scatters_ink_nearby_and_loses_none():
+    result = corrupt(point(14, 14, count=2000), "glass_blur", 0)
+    assert result.sum(axis=(1, 2)).std() > 0.1
+    assert result.sum(axis=(1, 2)).mean() == pytest.approx(1, abs=0.05)
+    assert result.max() < 0.8
+    reach = 3 + 1 + 3  # two filters of sigma 0.7, cut at four sigmas, and a step between
+    result[:, 14 - reach : 15 + reach, 14 - reach : 15 + reach] = 0
+    assert not result.any()
+
+
+def test_defocus_blur_turns_a_point_into_a_disk():
+    rows, columns = np.indices((28, 28)) - 10
+    result = corrupt(point(10, 10, count=1), "defocus_blur", 0)[0]
+    np.testing.assert_allclose(result, (rows**2 + columns**2 <= 4) / 13, atol=1e-6)
+
+
+def test_motion_blur_draws_a_fading_trail_to_the_right():
+    result = corrupt(point(14, 8), "motion_blur", 0).astype(np.float64)
+    np.testing.assert_allclose(result.sum(axis=(1, 2)), 1, atol=1e-5)
+    down, right = np.indices((28, 28)) - np.array([14, 8])[:, None, None]
+    assert not result[:, np.hypot(down, right) > 11.5].any()
+    angles = np.degrees(np.arctan2((result * down).sum((1, 2)), (result * right).sum((1, 2))))
+    assert stats.kstest(angles, stats.uniform(-45, 90).cdf).pvalue > 0.001
+    distance = (result * np.hypot(down, right)).sum((1, 2))
+    weights = stats.norm(0, 3).pdf(range(11))
+    assert distance.mean() == pytest.approx((weights * range(11)).sum() / weights.sum(), abs=0.2)
+
+
+def assert_variants(name: str, image: np.ndarray, expected: list[np.ndarray]) -> None:
+    """What becomes of one image in 100 draws: as many different results, each one expected."""
+    found = np.unique(corrupt(np.repeat(image[None], 100, axis=0), name, 0), axis=0)
+    assert len(found) == len(expected)
+    for other in expected:
+        assert np.abs(found - other).max(axis=(1, 2)).min() < 1e-5
+
+
+def test_shear_slants_about_the_centre(images: np.ndarray):
+    expected = []
+    for slope in (-np.tan(0.4), np.tan(0.4)):
+        matrix, offset = [[1, 0], [slope, 1]], [0, -slope * 13.5]  # rows first, output to input
+        expected.append(ndimage.affine_transform(images[0], matrix, offset, order=1))
+    assert_variants("shear", images[0], expected)
+
+
+def test_scale_shrinks_about_the_centre(images: np.ndarray):
+    offset = 13.5 * (1 - 1 / 0.7)
+    expected = ndimage.affine_transform(images[0], [1 / 0.7] * 2, offset, order=1)
+    assert_variants("scale", images[0], [expected])
+
+
+def test_rotate_turns_by_23_degrees_either_way(images: np.ndarray):
+    expected = [transform.rotate(images[0].copy(), np.degrees(angle)) for angle in (-0.4, 0.4)]
+    assert_variants("rotate", images[0], expected)
+
+
+def test_translate_moves_a_point_to_four_places():
+    expected = [point(row, column, count=1)[0] for row in (9, 15) for column in (17, 23)]
+    assert_variants("translate", point(12, 20, count=1)[0], expected)
+
+
+def test_brightness_adds_up_to_white():
+    values = np.array([[[0, 0.25, 0.5, 0.75, 1]]], np.float32)
+    assert corrupt(values, "brightness", 0).tolist() == [[[0.5, 0.75, 1, 1, 1]]]
+
+
+def test_stripe_inverts_both_sides(images: np.ndarray):
+    expected = images.copy()
+    expected[:, :, np.r_[:7, 21:28]] = 1 - images[:, :, np.r_[:7, 21:28]]
+    np.testing.assert_array_equal(corrupt(images, "stripe", 0), expected)
+
+
+def test_fog_lays_smooth_clouds_over_a_paler_image(images: np.ndarray):
+    clouds = corrupt(np.zeros_like(images), "fog", 0)
+    np.testing.assert_allclose(corrupt(images, "fog", 0) - clouds, images / 3, atol=1e-6)
+    np.testing.assert_allclose(clouds.min(axis=(1, 2)), 0, atol=1e-6)
+    np.testing.assert_allclose(clouds.max(axis=(1, 2)), 2 / 3, atol=1e-6)
+    assert np.abs(np.diff(clouds, axis=1)).max() < 0.2
+    assert clouds.std(axis=0).min() > 0.05  # each image has clouds of its own
+
+
+def test_spatter_covers_a_part_with_dark_grey(images: np.ndarray):
+    mud, same = corrupt(plain(0, 60), "spatter", 0), corrupt(images, "spatter", 0) == images
+    assert mud.max() == pytest.approx(63 / 255, abs=1e-3)
+    assert 0.05 < (mud > 0).mean() < 0.3
+    assert same[mud == 0].all()  # the same seed, so the same drops
+    assert (corrupt(plain(1, 60), "spatter", 0)[mud > 0] < 0.5).all()
+
+
+@pytest.mark.parametrize("name", ["dotted_line", "zigzag"])
+def test_lines_add_ink_take_none_away_and_have_their_shape(name: str, images: np.ndarray):
+    assert (corrupt(images, name, 0) >= images).all()
+    lines = corrupt(plain(0), name, 0)
+    whole = lines[~lines[:, [0, -1]].any(axis=(1, 2))]  # nowhere cut off by the border
+    assert len(whole) > 50
+    dotted, slopes = name == "dotted_line", []
+    columns = [c for c in range(2, 28 if dotted else 26) if not dotted or c % 4 >= 2]
+    for drawn in whole:
+        assert list(np.flatnonzero(drawn.any(axis=0))) == columns
+        weights = drawn[:, columns]
+        rows = (np.arange(28)[:, None] * weights).sum(axis=0) / weights.sum(axis=0)
+        if dotted:  # on a straight line
+            slope, height = np.polyfit(columns, rows, 1)
+            np.testing.assert_allclose(rows, height + slope * np.array(columns), atol=0.1)
+        else:  # 4 pixels high after its slope, and the same again a period later
+            slope = (rows[8:] - rows[:-8]).mean() / 8
+            np.testing.assert_allclose(rows[8:] - rows[:-8], 8 * slope, atol=0.15)
+            assert np.ptp(rows - slope * np.array(columns)) == pytest.approx(4, abs=0.6)
+        slopes.append(slope)
+    assert min(slopes) < -0.1 < 0.1 < max(slopes)
+
+
+def test_canny_edges_are_those_of_each_image_alone(images: np.ndarray):
+    wide = np.pad(images, ((0, 0), (8, 8), (0, 0)))  # scikit-image blurs otherwise at a border
+    expected = [feature.canny(image) for image in wide]
+    np.testing.assert_array_equal(corrupt(wide, "canny_edges", 0), expected)
