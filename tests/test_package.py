@@ -1,14 +1,25 @@
-"""Temperature scaling against a brute-force search, known temperatures and softmax by hand."""
+"""The stage `package`: views, temperature, and the files that predict; independent mathematics."""
+
+import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT, change_params, packaged, run, run_stage
 from scipy.special import softmax
 from sklearn.metrics import log_loss
 
-from stages.prediction import calibration
-from stages.network import architecture as network
-from stages.base.params import Network
+from stages import package
+from stages.base.stage import UserError
+from stages.network import architecture, saved
 from stages.network.runtime import keras
+from stages.network.settings import Network
+from stages.prediction import predict
+from stages.prediction.calibration import FEWEST_IMAGES, fit_temperature
+from stages.prediction.predict import Predictor
+from stages.prediction.settings import Package
+from stages.prediction.views import averaged_logits
 
 
 def outcomes(temperature: float, count: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
@@ -22,61 +33,176 @@ def outcomes(temperature: float, count: int = 20_000) -> tuple[np.ndarray, np.nd
 
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 2.5])
 def test_it_finds_the_temperature_that_makes_probabilities_true(temperature):
-    found = calibration.fit_temperature(*outcomes(temperature))
-    assert found == pytest.approx(temperature, rel=0.03)
+    assert fit_temperature(*outcomes(temperature)) == pytest.approx(temperature, rel=0.03)
 
 
-def test_it_has_the_least_loss_of_all_temperatures():
+def test_no_other_temperature_has_less_loss():
     logits, labels = outcomes(0.7, count=3000)
     candidates = np.geomspace(0.2, 3, 300)
     losses = [log_loss(labels, softmax(logits / value, axis=1)) for value in candidates]
     best = candidates[int(np.argmin(losses))]
-    assert calibration.fit_temperature(logits, labels) == pytest.approx(best, rel=0.02)
+    assert fit_temperature(logits, labels) == pytest.approx(best, rel=0.02)
 
 
-def test_few_images_all_read_rightly_do_not_make_it_certain():
-    labels = np.arange(10) % 3
+def test_few_images_that_are_all_correct_do_not_make_it_certain():
+    labels = np.arange(120) % 3
     logits = 5 * np.eye(3, dtype=np.float32)[labels]
-    value = calibration.fit_temperature(logits, labels)
-    # Of ten right answers out of ten, Platt's target for the next is 11 in 12.
-    assert softmax(logits / value, axis=1).max() == pytest.approx(11 / 12, abs=1e-3)
+    value = fit_temperature(logits, labels)
+    # Of 120 correct images out of 120, Platt's target for the next is 121 in 122.
+    assert softmax(logits / value, axis=1).max() == pytest.approx(121 / 122, abs=1e-3)
 
 
-@pytest.fixture(scope="module")
-def images() -> np.ndarray:
-    return np.random.default_rng(1).random((64, 28, 28, 1), np.float32)
+def test_too_few_images_leave_probabilities_as_they_are():
+    logits, labels = outcomes(0.3)
+    assert fit_temperature(logits[: FEWEST_IMAGES - 1], labels[: FEWEST_IMAGES - 1]) == 1
+    assert fit_temperature(logits[:FEWEST_IMAGES], labels[:FEWEST_IMAGES]) != 1
 
 
-@pytest.fixture(scope="module")
-def model() -> keras.Model:
+def test_the_temperature_has_three_digits_so_that_a_last_bit_does_not_reach_it():
+    logits, labels = outcomes(0.7, count=500)
+    noise = np.random.default_rng(1).uniform(-1e-6, 1e-6, logits.shape).astype(np.float32)
+    value = fit_temperature(logits, labels)
+    assert value == float(f"{value:.3g}") == fit_temperature(logits + noise, labels)
+
+
+@pytest.mark.parametrize("shift", [0, 1, 3])
+def test_averaged_logits_are_those_of_the_image_and_its_four_shifts(shift):
     keras.utils.set_random_seed(0)
-    return network.build(4, Network(crop=2, filters=[4, 8, 8]))
+    model = architecture.stock(architecture.build(4, Network(crop=2, filters=[4, 8, 8])))
+    images = np.random.default_rng(1).random((3, 28, 28, 1), np.float32)
+    logits = keras.Model(model.input, model.get_layer("classifier").output)
+    views = [images]
+    for axis in (1, 2) if shift else ():
+        for step in (-shift, shift):
+            view = np.roll(images, step, axis)
+            edge = slice(None, step) if step > 0 else slice(step, None)
+            view[(slice(None),) * axis + (edge,)] = 0
+            views.append(view)
+    assert len(views) == (5 if shift else 1)
+    expected = np.mean([logits.predict(view, verbose=0) for view in views], axis=0)
+    found = averaged_logits(model, shift).predict(images, verbose=0)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_the_network_gives_its_logits_over_the_temperature(model, images):
-    labels = np.arange(64) % 4
-    unsoftened = network.averaged_logits(model, shift=0)
-    scaled, said = calibration.calibrated(unsoftened, images, labels)
-    value = calibration.temperature(scaled)
-    logits = unsoftened.predict(images)
-    assert value == pytest.approx(calibration.fit_temperature(logits, labels))
-    assert abs(value - 1) > 0.05
-    found = scaled.predict(images, verbose=0)
-    np.testing.assert_array_equal(said, found)
-    np.testing.assert_allclose(found, softmax(logits / value, axis=1), atol=1e-6)
-    np.testing.assert_array_equal(found.argmax(axis=1), model.predict(images).argmax(axis=1))
-    before = calibration.unscaled(found, value)
-    np.testing.assert_allclose(before, model.predict(images, verbose=0), atol=1e-6)
+# --- The stage
 
 
-def test_without_images_it_changes_nothing(model, images):
-    logits = network.averaged_logits(model, shift=0)
-    scaled, said = calibration.calibrated(logits, images[:0], np.zeros(0, np.uint8))
-    assert said.shape == (0, 4)
-    assert calibration.temperature(scaled) == 1
-    np.testing.assert_allclose(scaled.predict(images), model.predict(images), atol=1e-7)
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which two small networks were trained and packaged, on digits."""
+    return packaged(tmp_path_factory.mktemp("finished"), train__batch_size=128)
 
 
-def test_unscaled_stands_probabilities_of_zero():
-    found = calibration.unscaled(np.array([[1, 0, 0]], np.float32), 0.4)
-    np.testing.assert_array_equal(found, [[1, 0, 0]])
+@pytest.fixture
+def folder(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it to change and run in."""
+    copy = shutil.copytree(finished, tmp_path / "folder")
+    monkeypatch.chdir(copy)
+    return copy
+
+
+def images(split: str = "test") -> np.ndarray:
+    return np.load(f"data/processed/{split}/images.npy")
+
+
+def results() -> dict:
+    return json.loads(Path("models/packaged/package.json").read_text(encoding="utf-8"))
+
+
+def written() -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in Path("models/packaged").iterdir()}
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_both_files_predict_the_same_with_the_temperature_in_both(seed, folder):
+    probabilities, logits = Predictor(seed, 10)(images())
+    temperature = results()[str(seed)]["temperature"]
+    assert temperature != 1
+    expected = softmax(logits.astype(float) / temperature, axis=1)
+    np.testing.assert_allclose(probabilities, expected, atol=1e-5)
+    model = keras.saving.load_model(f"models/packaged/seed-{seed}.keras")
+    by_keras = model.predict(images(), verbose=0)
+    np.testing.assert_allclose(probabilities, by_keras, atol=1e-5)
+    np.testing.assert_array_equal(probabilities.argmax(axis=1), by_keras.argmax(axis=1))
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_results_are_accuracy_and_loss_of_the_file(split, folder):
+    labels = np.load(f"data/processed/{split}/labels.npy")
+    probabilities, _ = Predictor(3, 10)(images(split))
+    found = results()["3"][split]
+    assert found["accuracy"] == pytest.approx(np.mean(probabilities.argmax(1) == labels), abs=1e-6)
+    of_label = probabilities[np.arange(len(labels)), labels]
+    assert found["loss"] == pytest.approx(-np.log(of_label).mean(), abs=2e-5)
+
+
+def test_the_same_networks_give_the_same_bytes_alone_or_with_others(folder):
+    before = written()
+    shutil.rmtree("models/packaged")
+    run_stage(package.main, folder)
+    assert written() == before
+    shutil.rmtree("models/packaged")
+    change_params(folder, seeds=[3])
+    printed = run_stage(package.main, folder)
+    after = written()
+    assert set(after) == {"package.json", "seed-3.keras", "seed-3.tflite"}
+    assert all(after[name] == before[name] for name in ("seed-3.keras", "seed-3.tflite"))
+    assert "seed-0: removed" in printed
+    assert [path.name for path in Path("models/trained").iterdir()] == ["seed-3"]
+
+
+@pytest.mark.parametrize("key", Package.model_fields)
+def test_each_setting_acts_without_training(key, folder):
+    before = Predictor(3, 10)(images())[1]
+    change_params(folder, **{f"package__{key}": {"average_shift": 2}[key]}, seeds=[3])
+    run_stage(package.main, folder)
+    assert not np.allclose(Predictor(3, 10)(images())[1], before, atol=1e-3)
+
+
+def test_without_validation_images_there_is_neither_temperature_nor_validation_result(folder):
+    for name in ("images", "labels"):
+        path = Path(f"data/processed/validation/{name}.npy")
+        np.save(path, np.load(path)[:0])
+    run_stage(package.main, folder)
+    assert results()["0"]["temperature"] == 1
+    assert "validation" not in results()["0"]
+
+
+def test_the_number_of_threads_changes_no_byte(folder, monkeypatch):
+    before = Predictor(0, 10)(images())
+    monkeypatch.setattr(predict, "THREADS", 1)
+    after = Predictor(0, 10)(images())
+    assert all(np.array_equal(old, new) for old, new in zip(before, after, strict=True))
+
+
+def test_predicting_does_not_import_tensorflow(folder):
+    code = "import sys, stages.prediction.predict as p; p.Predictor(0, 10)\n"
+    code += "print([name for name in sys.modules if name.startswith(('tensorflow', 'keras'))])"
+    found = run("python", "-c", code, cwd=folder, PYTHONPATH=str(ROOT))
+    assert found.stdout == "[]\n"
+    assert found.stderr == ""
+
+
+@pytest.mark.parametrize("name", ["packaged/seed-0.tflite", "trained/seed-0/network.keras"])
+@pytest.mark.parametrize("damage", [b"", b"no network", None], ids=str)
+def test_a_damaged_or_missing_file_is_named(name, damage, folder):
+    path = Path("models") / name
+    path.unlink()
+    if damage is not None:
+        path.write_bytes(damage)
+    load = (lambda: Predictor(0, 10)) if "packaged" in name else (lambda: saved.load(path))
+    with pytest.raises(UserError, match=name):
+        load()
+
+
+def test_another_number_of_classes_is_refused(folder):
+    with pytest.raises(UserError, match=r"seed-0\.tflite: expected 11 classes, found 10"):
+        Predictor(0, 11)
+
+
+def test_a_network_with_code_in_it_is_refused(tmp_path):
+    inputs = keras.Input((28, 28, 1))
+    harmful = keras.Model(inputs, keras.layers.Lambda(lambda x: x)(inputs))
+    harmful.save(tmp_path / "network.keras")
+    with pytest.raises(UserError, match="cannot be loaded"):
+        saved.load(tmp_path / "network.keras")

@@ -17,8 +17,9 @@ from conftest import change_params
 
 from stages import download, preprocess
 from stages.base.stage import UserError
-from stages.dataset import catalogue, idx
+from stages.dataset import idx
 from stages.dataset.catalogue import TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
+from stages.dataset.digits import write_digits
 
 RAW = Path("data/raw")
 PROCESSED = Path("data/processed")
@@ -89,7 +90,7 @@ def assert_refused(match: str) -> str:
 def digits_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The four files of `digits`, made once."""
     folder = tmp_path_factory.mktemp("digits")
-    download.download(catalogue.find("digits"), folder)
+    write_digits(folder)
     return folder
 
 
@@ -229,7 +230,7 @@ def test_numbers_of_images_and_labels_that_differ_are_refused(name, processed):
     idx.write(RAW / name, labels[:-1])
     message = assert_refused(name)
     assert f"found {len(labels) - 1:,}" in message
-    assert f"{len(labels):,} images" in message
+    assert f"expected {len(labels):,} labels" in message
 
 
 @pytest.mark.parametrize("name", [TRAIN_IMAGES, TEST_IMAGES])

@@ -15,7 +15,7 @@ DISPUTED = (3, 50, 199)
 def example() -> tuple[np.ndarray, np.ndarray]:
     """Labels and probabilities of 200 images; `dog` never occurs, `cat` is never predicted."""
     rng = np.random.default_rng(0)
-    labels = rng.integers(0, 3, 200)
+    labels = rng.choice(3, 200, p=[0.5, 0.4, 0.1])
     logits = 2 * rng.normal(size=(200, 4)) + 3 * np.eye(4)[labels]
     logits[:, 2] -= 20
     return labels, np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
@@ -104,6 +104,7 @@ def test_each_number_is_that_of_an_independent_computation(key):
 def test_the_example_tells_wrong_computations_apart():
     assert set(expected()) == FOUND.keys() | HEADLINE.keys(), "nothing that is checked got lost"
     assert 0 < HEADLINE["errors"] < 200
+    assert calibration_error_by_loops(10) != pytest.approx(HEADLINE["ece"], abs=1e-3)
     assert HEADLINE["undisputed"] != HEADLINE["accuracy"]
     assert FOUND["precision.cat"] == FOUND["recall.dog"] == 0
 

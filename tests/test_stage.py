@@ -1,11 +1,11 @@
-"""However a stage is stopped, it ends with one line, and a job in the background is not stopped."""
+"""A stage that is stopped or fails ends with one line; in the background Ctrl-C is ignored."""
 
 import signal
 import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, run
 
 STAGE = """
 import os, signal
@@ -29,6 +29,14 @@ def lost():
 
 run_stage({case})
 """
+FAULT = """
+from stages.base.stage import UserError, run_stage
+
+def main():
+    raise {}
+
+run_stage(main)
+"""
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends a POSIX signal")
@@ -47,7 +55,30 @@ def test_ctrl_c_ends_a_stage_with_one_line_unless_it_runs_in_the_background(
     )
     if not background:
         assert result.returncode == 130
-        assert result.stderr.startswith("error: interrupted; ")
+        assert result.stderr.startswith("error: interrupted: ")
         assert result.stderr.count("\n") == 1
     else:
         assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "message"),
+    [
+        ("UserError('params.yaml: no')", 1, "error: params.yaml: no\n"),
+        ("type('Special', (UserError,), {'exit_code': 3})('x')", 3, "error: x\n"),
+        (
+            "OSError(28, 'No space left on device', 'data/x')",
+            1,
+            "error: data/x: No space left on device; no output is half-written\n",
+        ),
+    ],
+)
+def test_a_fault_of_the_user_or_of_the_disk_ends_a_stage_with_one_line(raised, code, message):
+    result = run("python", "-c", FAULT.format(raised), cwd=ROOT, check=False)
+    assert (result.returncode, result.stderr) == (code, message)
+
+
+def test_a_bug_keeps_its_traceback():
+    result = run("python", "-c", FAULT.format("KeyError('x')"), cwd=ROOT, check=False)
+    assert result.returncode == 1
+    assert result.stderr.startswith("Traceback")

@@ -15,7 +15,6 @@ import pytest
 from conftest import ROOT, change_params, prepared, run, run_stage
 
 from stages import train
-from stages.base.params import load
 from stages.base.stage import UserError
 from stages.network.runtime import keras
 from stages.network.settings import Train
@@ -41,22 +40,17 @@ def folder(ready: Path, tmp_path: Path) -> Path:
     return shutil.copytree(ready, tmp_path / "folder")
 
 
-@dataclass
-class Run:
-    """A folder in which the stage has run, and what it printed there."""
-
-    folder: Path
-    printed: str
-
-    def written(self) -> dict[str, bytes]:
-        files = [path for path in (self.folder / TRAINED).rglob("*") if path.is_file()]
-        return {path.relative_to(self.folder).as_posix(): path.read_bytes() for path in files}
-
-
 @pytest.fixture(scope="module")
-def first(ready: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def first(ready: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the stage has run; what it printed is in the file `printed`."""
     folder = shutil.copytree(ready, tmp_path_factory.mktemp("first") / "folder")
-    return Run(folder, run_stage(train.main, folder, "--seed", "0"))
+    (folder / "printed").write_text(run_stage(train.main, folder, "--seed", "0"))
+    return folder
+
+
+def written(folder: Path) -> dict[Path, bytes]:
+    files = [path for path in (folder / TRAINED).rglob("*") if path.is_file()]
+    return {path.relative_to(folder): path.read_bytes() for path in files}
 
 
 def refusal(folder: Path, seed: int = 0) -> str:
@@ -73,28 +67,23 @@ def split(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
-def test_it_writes_the_network_and_its_curves_and_needs_no_test_images(first: Run):
-    assert set(first.written()) == {NETWORK.as_posix(), CURVES.as_posix()}
+def test_it_writes_the_network_and_its_curves_and_needs_no_test_images(first: Path):
+    assert set(written(first)) == {NETWORK, CURVES}
 
 
-def test_plain_keras_loads_a_network_of_its_own_layers(first: Run):
+def test_plain_keras_loads_a_network_of_its_own_layers(first: Path):
     code = f"import keras; print(keras.saving.load_model({str(NETWORK)!r}).output_shape)"
-    assert run("python", "-c", code, cwd=first.folder).stdout == "(None, 10)\n"
+    assert run("python", "-c", code, cwd=first).stdout == "(None, 10)\n"
 
 
-def test_curves_end_at_accuracy_and_smoothed_loss_of_the_saved_network(first: Run):
-    curves = pd.read_csv(first.folder / CURVES)
-    assert list(curves) == [
-        "epoch",
-        "train_accuracy",
-        "train_loss",
-        "validation_accuracy",
-        "validation_loss",
-    ]
+def test_curves_end_at_accuracy_and_smoothed_loss_of_the_saved_network(first: Path):
+    curves = pd.read_csv(first / CURVES)
+    columns = "epoch train_accuracy train_loss validation_accuracy validation_loss"
+    assert list(curves) == columns.split()
     assert list(curves["epoch"]) == list(range(1, EPOCHS + 1))
     assert curves["train_accuracy"].between(0, 1).all()
-    images, labels = split(first.folder, "validation")
-    predicted = keras.saving.load_model(first.folder / NETWORK).predict(images, verbose=0)
+    images, labels = split(first, "validation")
+    predicted = keras.saving.load_model(first / NETWORK).predict(images, verbose=0)
     smoothed = 0.9 * np.eye(10)[labels] + 0.1 / 10
     last = curves.iloc[-1]
     assert last["validation_accuracy"] == pytest.approx((predicted.argmax(1) == labels).mean())
@@ -102,27 +91,29 @@ def test_curves_end_at_accuracy_and_smoothed_loss_of_the_saved_network(first: Ru
     assert last["validation_loss"] == pytest.approx(loss, abs=1e-5)
 
 
-def test_it_prints_one_line_per_epoch_and_no_bar_into_a_pipe(first: Run):
-    lines = first.printed.splitlines()
+def test_it_prints_one_line_per_epoch_and_no_bar_into_a_pipe(first: Path):
+    printed = (first / "printed").read_text()
+    lines = printed.splitlines()
     assert len(lines) == EPOCHS
-    accuracies = pd.read_csv(first.folder / CURVES)["validation_accuracy"]
+    accuracies = pd.read_csv(first / CURVES)["validation_accuracy"]
     for number, (line, accuracy) in enumerate(zip(lines, accuracies, strict=True), start=1):
         assert line.startswith(f"epoch {number}/{EPOCHS}: loss ")
         assert f"validation accuracy {accuracy:.2%}" in line
-    assert not re.search(r"[\r\x1b]", first.printed)
+    assert not re.search(r"[\r\x1b]", printed)
 
 
-def test_the_same_seed_writes_the_same_bytes_over_an_earlier_run(first: Run, folder: Path):
+def test_the_same_seed_writes_the_same_bytes_over_an_earlier_run(first: Path, folder: Path):
     for path in (NETWORK, CURVES):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text("an earlier run's\n")
-    assert Run(folder, run_stage(train.main, folder, "--seed", "0")).written() == first.written()
+    run_stage(train.main, folder, "--seed", "0")
+    assert written(folder) == written(first)
 
 
-def test_another_seed_gives_another_network_beside_the_first(first: Run, folder: Path):
-    shutil.copytree(first.folder / TRAINED, folder / TRAINED)
-    second = Run(folder, run_stage(train.main, folder, "--seed", "1"))
-    assert second.written().items() > first.written().items()
+def test_another_seed_gives_another_network_beside_the_first(first: Path, folder: Path):
+    shutil.copytree(first / TRAINED, folder / TRAINED)
+    run_stage(train.main, folder, "--seed", "1")
+    assert written(folder).items() > written(first).items()
     one, other = (
         keras.saving.load_model(folder / TRAINED / f"seed-{seed}/network.keras").get_weights()
         for seed in (0, 1)
@@ -133,13 +124,13 @@ def test_another_seed_gives_another_network_beside_the_first(first: Run, folder:
 
 
 def test_another_seed_gives_another_order_to_the_same_initial_weights(
-    first: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+    first: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
     set_seed = keras.utils.set_random_seed
     monkeypatch.setattr(keras.utils, "set_random_seed", lambda seed: set_seed(0))
     run_stage(train.main, folder, "--seed", "1")
     other = folder / TRAINED / "seed-1/network.keras"
-    assert other.read_bytes() != first.written()[NETWORK.as_posix()]
+    assert other.read_bytes() != written(first)[NETWORK]
 
 
 @pytest.mark.slow
@@ -161,28 +152,12 @@ def test_no_validation_images_no_validation_numbers(folder: Path):
     assert not re.search("validation|nan", printed)
 
 
-def test_the_rate_rises_in_a_line_then_falls_along_a_cosine():
-    settings = load_settings(warmup=0.25, learning_rate=0.3)
-    schedule = train.learning_rates(settings, steps=40)
-    found = [float(schedule(step)) for step in range(41)]
-    rise = 0.3 * np.arange(10) / 10
-    fall = 0.3 * (1 + np.cos(np.pi * np.arange(31) / 30)) / 2
-    np.testing.assert_allclose(found, [*rise, *fall], atol=1e-7)
-
-
 @pytest.mark.parametrize(("steps", "warmup", "peak"), [(10, 0.0, 0), (1, 0.0, 0), (4, 0.99, 4)])
 def test_the_rate_peaks_where_the_warm_up_ends(steps: int, warmup: float, peak: int):
-    schedule = train.learning_rates(load_settings(warmup=warmup, learning_rate=0.3), steps)
+    schedule = train.learning_rates(Train.model_construct(warmup=warmup, learning_rate=0.3), steps)
     rates = [float(schedule(step)) for step in range(steps + 1)]
     assert np.argmax(rates) == peak
     assert rates[peak] == pytest.approx(0.3)
-
-
-def load_settings(**values) -> Train:
-    """The section `train` of the project, but for `values`."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(ROOT)
-        return load("train", Train).model_copy(update=values)
 
 
 @dataclass
@@ -256,7 +231,9 @@ EFFECTS = {
     ),
     "network.crop": (0, lambda fit: fit.model.get_layer("stem").output.shape[1], 12, 14),
     "network.filters": ([3, 4, 5, 6], filters, [4, 8, 8], [3, 4, 5, 6]),
-    **{f"augment.{name}": (0, brightness, None, None) for name in ("rotation", "shift", "zoom")},
+    "augment.rotation": (0, brightness, None, None),
+    "augment.shift": (0, brightness, None, None),
+    "augment.zoom": (0, brightness, None, None),
     "augment.shear": (0, brightness, None, None),
 }
 KEYS = [
@@ -270,6 +247,12 @@ KEYS = [
 @pytest.fixture(scope="module")
 def usual(ready: Path, tmp_path_factory: pytest.TempPathFactory) -> Fit:
     return fit_in(shutil.copytree(ready, tmp_path_factory.mktemp("usual") / "folder"))
+
+
+def test_the_rate_rises_in_a_line_then_falls_along_a_cosine(usual: Fit):
+    rise = 0.1 * np.arange(4) / 4
+    fall = 0.1 * (1 + np.cos(np.pi * np.arange(17) / 16)) / 2
+    np.testing.assert_allclose(usual.rates(), [*rise, *fall], atol=1e-7)
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -361,7 +344,7 @@ def test_the_number_of_cores_changes_no_byte(folder: Path, tmp_path: Path):
     shutil.copy(ROOT / "params.yaml", folder)
     change_params(folder, download__dataset="digits", train__epochs=1)
     cores = sorted(os.sched_getaffinity(0))
-    written = []
+    outputs = []
     for count in (1, 2):
         copy = shutil.copytree(folder, tmp_path / str(count))
         os.sched_setaffinity(0, cores[:count])  # the child inherits it
@@ -370,5 +353,5 @@ def test_the_number_of_cores_changes_no_byte(folder: Path, tmp_path: Path):
             run(*command, cwd=copy, python=sys.executable, PYTHONPATH=str(ROOT))
         finally:
             os.sched_setaffinity(0, cores)
-        written.append(Run(copy, "").written())
-    assert written[0] == written[1]
+        outputs.append(written(copy))
+    assert outputs[0] == outputs[1]

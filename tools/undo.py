@@ -56,10 +56,9 @@ def main() -> None:
     outputs = re.findall(r"path: ((?:metrics|plots)\S*)", text)
     # Outputs that are not in Git yet: in its index, they are kept and then removed like the rest.
     git("add", "--", *git("ls-files", "-o", "--exclude-standard", "--", "dvc.lock", *outputs))
-    # Makes a commit of all changes, if there are any, and leaves them as they are.
-    changes = (git("stash", "create") or ["HEAD"])[0]
-    changed = git("diff", "--name-only", "HEAD", changes)
+    changed = git("diff", "--name-only", "HEAD")
     if ours := [path for path in changed if path.split("/")[0] in PATHS]:
+        changes = git("stash", "create")[0]  # a commit of all changes; none is undone by it
         print(f"Kept what you had: `dvc exp apply {keep(changes)}` brings it back.")
         git("restore", "--staged", "--worktree", "--source=HEAD", "--", *ours)
     if code := ", ".join(path for path in changed if path not in ours):
