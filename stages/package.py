@@ -15,7 +15,7 @@ from stages.network import saved
 from stages.network.runtime import keras
 from stages.network.settings import TRAINED, Seeds, folder_of
 from stages.prediction.calibration import fit_temperature
-from stages.prediction.export import export
+from stages.prediction.export import exact, export
 from stages.prediction.predict import PACKAGED
 from stages.prediction.settings import Package
 from stages.prediction.views import averaged_logits, with_temperature
@@ -38,7 +38,7 @@ def package(seed: int, settings: Package, splits: dict[str, tuple]) -> dict:
     """
     keras.backend.clear_session()  # Keras numbers names: each file is as of the first network
     trained = saved.load(folder_of(seed) / "network.keras")
-    network = averaged_logits(trained, settings.average_shift)
+    network = averaged_logits(exact(trained), settings.average_shift)
     logits = {
         split: np.concatenate(
             [
@@ -52,7 +52,8 @@ def package(seed: int, settings: Package, splits: dict[str, tuple]) -> dict:
     temperature = 1.0
     if "validation" in logits:
         temperature = fit_temperature(logits["validation"], splits["validation"][1])
-    saved.save(with_temperature(network, temperature), PACKAGED / f"seed-{seed}.keras")
+    views = averaged_logits(trained, settings.average_shift)
+    saved.save(with_temperature(views, temperature), PACKAGED / f"seed-{seed}.keras")
     export(network, temperature, PACKAGED / f"seed-{seed}.tflite")
     measured = {
         split: accuracy_and_loss(splits[split][1], values / temperature)

@@ -18,7 +18,7 @@ from stages.dataset.settings import Download
 from stages.network.settings import Seeds
 from stages.prediction.predict import Predictor
 from stages.report import pictures, scores
-from stages.report.corruptions import CORRUPTIONS, corrupt
+from stages.report.corruptions import CORRUPTIONS, MNIST_C, OTHERS, corrupt
 from stages.report.settings import Robustness
 
 METRICS = Path("metrics/robustness.json")
@@ -46,16 +46,24 @@ def main() -> None:
         interval = scores.wilson_interval(errors, len(labels))
         rows.append({"corruption": name, "error": errors / len(labels), **interval})
         rows[-1] |= {"errors": errors, "images": len(labels)}
+        rows[-1] |= {
+            "ece": scores.calibration_error(labels, mean),
+            "aurc": scores.risk_coverage_area(labels, mean),
+        }
         tqdm.write(f"{name}: error {scores.percent(rows[-1]['error'])}")
-    frame = pd.DataFrame(rows).round(6)
-    error = frame["error"][1:]  # the first row is of the images as they are
+    frame = pd.DataFrame(rows).round(5)
+    error = frame.set_index("corruption")["error"]
+    known, others = error[list(MNIST_C)], error[list(OTHERS)]
+    headline = {"corrupt": known.mean(), "worst": known.max(), "other": others.mean()}
     with replacing_together() as new:
-        write_json(new(METRICS), {"corrupt_err": round(float(error.mean()), 5)})
+        write_json(new(METRICS), {key: round(float(share), 5) for key, share in headline.items()})
         write_csv(new(CORRUPTION_ERRORS), frame, index=False)
         pictures.save(pictures.corruptions(examples, labels[0], classes), new(EXAMPLES))
     print(
-        f"{len(labels):,} images: {scores.percent(error.mean())} misclassified under "
-        f"{len(error)} corruptions, {scores.percent(frame['error'][0])} without"
+        f"{len(labels):,} images: {scores.percent(known.mean())} misclassified under {len(known)} "
+        f"corruptions, at most {scores.percent(known.max())} ({known.idxmax()}), "
+        f"{scores.percent(others.mean())} under {len(others)} others, "
+        f"{scores.percent(error['none'])} without"
     )
 
 

@@ -80,6 +80,7 @@ def train(data: Split, validation: Split, settings: Train, seed: int, folder: Pa
                 settings.batch_size,
                 range(len(finished), settings.epochs),
                 settings.augment,
+                settings.photometric,
                 seed,
             ),
             initial_epoch=len(finished),

@@ -55,10 +55,28 @@ def test_number_of_parameters():
     assert model.count_params() == trainable + 2 * norms == 243_114  # running mean and variance
 
 
+@pytest.mark.parametrize("change", [lambda x: 0.3 * x + 0.5, lambda x: 0.7 - 0.1 * x])
+def test_brightness_contrast_and_polarity_do_not_count(change):
+    """Inverted images come out the same in a fresh network: the stem has no preferred sign yet."""
+    model = small_network()
+    found, expected = outputs(model, change(some_images())), outputs(model, some_images())
+    np.testing.assert_allclose(found, expected, atol=0.01)
+
+
+def test_standardise_gives_what_keras_own_layer_does_and_nothing_on_a_blank_image():
+    images = np.concatenate([some_images(), np.full((1, 28, 28, 1), 0.4, np.float32)])
+    found = network.Standardise(epsilon=1e-5)(images).numpy()
+    stock = keras.layers.LayerNormalization(axis=(1, 2, 3), epsilon=1e-5, center=False, scale=False)
+    np.testing.assert_allclose(found, stock(images), atol=1e-4)
+    np.testing.assert_allclose(found[:-1].mean(axis=(1, 2, 3)), 0, atol=1e-5)
+    np.testing.assert_allclose(found[:-1].std(axis=(1, 2, 3)), 1, atol=1e-3)
+    np.testing.assert_allclose(found[-1], 0, atol=1e-3)
+
+
 @pytest.mark.parametrize(("crop", "side"), [(0, 14), (2, 12), (6, 8)])
 def test_the_stem_halves_and_each_of_two_poolings_halves_again(crop: int, side: int):
     model = network.build(10, Network(crop=crop, filters=[1, 1, 1, 1]))
-    sides = [model.get_layer(f"relu{index}").output.shape[1] for index in range(4)]
+    sides = [model.get_layer(f"norm{index}").output.shape[1] for index in range(4)]
     assert sides == [side, side // 2, side // 4, side // 4]
 
 

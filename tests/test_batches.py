@@ -9,11 +9,14 @@ import pytest
 
 from stages.base import arrays
 from stages.network.batches import training_batches
-from stages.network.settings import Augment
+from stages.network.settings import Augment, Photometric
 
 COUNT, CLASSES, BATCH, EPOCHS = 53, 7, 8, 3
 STEPS = COUNT // BATCH
 NONE = Augment(rotation=0.0, shift=0.0, zoom=0.0, shear=0.0)
+FAMILIES = ("illumination", "strokes", "blur", "polarity", "noise", "outline")
+PLAIN = Photometric(**dict.fromkeys(FAMILIES, 0.0), full_until=0.5, at_end=0.1)
+SPOILT = PLAIN.model_copy(update={"illumination": 0.25, "noise": 0.25})
 SOME = Augment(rotation=10.0, shift=2.0, zoom=0.1, shear=0.1)
 
 IMAGES = np.full((COUNT, 28, 28, 1), 0, np.float32)
@@ -27,9 +30,10 @@ def make(
     epochs: int = EPOCHS,
     batch_size: int = BATCH,
     first: int = 0,
+    photometric: Photometric = PLAIN,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     dataset = training_batches(
-        IMAGES, LABELS, CLASSES, batch_size, range(first, epochs), augment, seed
+        IMAGES, LABELS, CLASSES, batch_size, range(first, epochs), augment, photometric, seed
     )
     return list(dataset.as_numpy_iterator())
 
@@ -114,7 +118,7 @@ def test_another_seed_gives_another_augmentation():
     same = np.repeat(IMAGES[-1:], COUNT, axis=0)
 
     def shown(seed: int) -> set[bytes]:
-        batches = training_batches(same, LABELS, CLASSES, BATCH, range(2), SOME, seed)
+        batches = training_batches(same, LABELS, CLASSES, BATCH, range(2), SOME, PLAIN, seed)
         return {image.tobytes() for images, _ in batches.as_numpy_iterator() for image in images}
 
     assert len(shown(0)) == 2 * STEPS * BATCH  # neither a step nor an epoch repeats one
@@ -129,12 +133,22 @@ def test_seed_epoch_and_step_and_nothing_else_decide_a_batch(seed: int, tmp_path
     assert_same(make(SOME, seed, first=1), batches[STEPS:])
     np.save(tmp_path / "images.npy", IMAGES)
     mapped = arrays.load(tmp_path / "images.npy")
-    dataset = training_batches(mapped, LABELS, CLASSES, BATCH, range(EPOCHS), SOME, seed)
+    dataset = training_batches(mapped, LABELS, CLASSES, BATCH, range(EPOCHS), SOME, PLAIN, seed)
     assert_same(list(dataset.skip(STEPS + 2).as_numpy_iterator()), batches[STEPS + 2 :])
 
 
 def test_augmentation_leaves_the_order_alone():
     np.testing.assert_array_equal(numbers(make(SOME)), numbers(make(NONE)))
+
+
+def test_photometric_changes_fall_with_the_steps_up_to_the_last_epoch():
+    plain, spoilt = make(), make(photometric=SPOILT)
+    changed = [(a[0] != b[0]).any(axis=(1, 2, 3)) for a, b in zip(plain, spoilt, strict=True)]
+    half = EPOCHS * STEPS // 2
+    assert all(images[: BATCH // 2].all() for images in changed[:half])
+    assert not any(images[BATCH // 2 :].any() for images in changed)
+    assert np.mean([images[: BATCH // 2] for images in changed[half:]]) < 0.8
+    assert_same(make(photometric=SPOILT, first=1), spoilt[STEPS:])
 
 
 def anonymous_memory() -> float:
@@ -154,6 +168,6 @@ def test_a_memory_mapped_file_is_not_copied_into_memory(tmp_path: Path):
     labels = np.zeros(count, np.uint8)
     make()  # what TensorFlow takes at its first use
     before = anonymous_memory()
-    dataset = training_batches(mapped, labels, CLASSES, BATCH, range(1), NONE, 0)
+    dataset = training_batches(mapped, labels, CLASSES, BATCH, range(1), NONE, PLAIN, 0)
     for _ in dataset.take(20):
         assert anonymous_memory() - before < 0.2 * mapped.nbytes / 1e6

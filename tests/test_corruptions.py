@@ -8,7 +8,15 @@ from sklearn.datasets import load_digits
 
 from stages.report.corruptions import CORRUPTIONS, corrupt
 
-WITHOUT_CHANCE = {"defocus_blur", "scale", "brightness", "stripe", "canny_edges"}
+WITHOUT_CHANCE = {
+    "defocus_blur",
+    "scale",
+    "brightness",
+    "stripe",
+    "canny_edges",
+    "pixelate",
+    "jpeg",
+}
 EVERY = pytest.mark.parametrize("name", CORRUPTIONS)
 
 
@@ -32,9 +40,9 @@ def point(row: int, column: int, count: int = 200) -> np.ndarray:
     return images
 
 
-def test_there_are_sixteen_each_with_a_line_that_says_what_it_does():
+def test_there_are_twenty_each_with_a_line_that_says_what_it_does():
     lines = {function.__doc__.strip() for function in CORRUPTIONS.values()}
-    assert len(lines) == len(CORRUPTIONS) == 16
+    assert len(lines) == len(CORRUPTIONS) == 20
     assert all("\n" not in line and line.endswith(".") for line in lines)
 
 
@@ -198,3 +206,33 @@ def test_canny_edges_are_those_of_each_image_alone(images: np.ndarray):
     wide = np.pad(images, ((0, 0), (8, 8), (0, 0)))  # scikit-image blurs otherwise at a border
     expected = [feature.canny(image) for image in wide]
     np.testing.assert_array_equal(corrupt(wide, "canny_edges", 0), expected)
+
+
+def test_elastic_moves_ink_smoothly_and_by_few_pixels(images: np.ndarray):
+    rows = np.linspace(0.1, 0.9, 28, dtype=np.float32)[None, :, None]
+    ramp = np.broadcast_to(rows, (200, 28, 28))
+    moved = (corrupt(ramp, "elastic", 0) - ramp)[:, 8:-8, 8:-8] * 27 / 0.8  # pixels
+    assert 0.5 < moved.std() < 1.5
+    assert np.abs(moved).max() < 5
+    assert np.abs(np.diff(moved, axis=1)).max() < 0.8
+
+
+def test_pixelate_keeps_the_mean_of_squares(images: np.ndarray):
+    shown = corrupt(images, "pixelate", 0)
+    means = ndimage.uniform_filter(images, (0, 2, 2), origin=(0, -1, -1))[:, ::2, ::2]
+    for row in (0, 1):
+        for column in (0, 1):
+            np.testing.assert_allclose(shown[:, row::2, column::2], means, atol=1e-6)
+
+
+def test_jpeg_is_close_to_the_image_and_constant_where_that_is(images: np.ndarray):
+    difference = np.abs(corrupt(images, "jpeg", 0) - images)
+    assert 0.01 < difference.mean() < 0.1
+    assert np.ptp(corrupt(plain(0.4, 3), "jpeg", 0)) == 0
+
+
+def test_patch_is_a_square_of_36_pixels_anywhere():
+    changed = corrupt(plain(0.5), "patch", 0) != 0.5
+    assert (changed.sum(axis=(1, 2)) == 36).all()
+    assert (changed.any(axis=1).sum(axis=1) == 6).all()
+    assert changed.any(axis=0)[2:-2, 2:-2].all()

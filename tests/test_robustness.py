@@ -13,7 +13,8 @@ from scipy import stats
 from stages import robustness
 from stages.base.stage import UserError
 from stages.prediction.predict import Predictor
-from stages.report.corruptions import CORRUPTIONS, corrupt
+from stages.report import scores
+from stages.report.corruptions import MNIST_C, OTHERS, corrupt
 
 OUTPUTS = ("metrics/robustness.json", "metrics/corruptions.csv", "plots/robustness/corruptions.png")
 IMAGES = 50
@@ -56,16 +57,24 @@ def test_errors_are_those_of_the_networks_on_the_corrupted_images(finished, name
     row = table(finished).loc[name]
     assert row["errors"] == errors
     assert row["images"] == IMAGES
-    assert row["error"] == pytest.approx(errors / IMAGES, abs=1e-6)
+    confidence, right = mean.max(axis=1), mean.argmax(axis=1) == labels[chosen]
+    kept = right[np.argsort(-confidence, kind="stable")]
+    risks = [1 - kept[:number].mean() for number in range(1, IMAGES + 1)]
+    assert row["aurc"] == pytest.approx(np.mean(risks), abs=1e-5)
+    assert row["ece"] == pytest.approx(scores.calibration_error(labels[chosen], mean), abs=1e-5)
+    assert row["error"] == pytest.approx(errors / IMAGES, abs=1e-5)
     interval = stats.binomtest(int(errors), IMAGES).proportion_ci(0.95, "wilson")
-    assert (row["low"], row["high"]) == pytest.approx((interval.low, interval.high), abs=1e-6)
+    assert (row["low"], row["high"]) == pytest.approx((interval.low, interval.high), abs=1e-5)
 
 
-def test_headline_is_the_mean_error_under_the_corruptions(finished):
+def test_headline_is_the_mean_and_the_worst_after_mnist_c_and_the_mean_of_the_others(finished):
     frame = table(finished)
-    assert list(frame.index) == ["none", *CORRUPTIONS]
-    errors = frame["error"].drop("none")
-    assert headline(finished) == {"corrupt_err": pytest.approx(errors.mean(), abs=6e-6)}
+    assert list(frame.index) == ["none", *MNIST_C, *OTHERS]
+    assert headline(finished) == {
+        "corrupt": pytest.approx(frame["error"].iloc[1:17].mean(), abs=2e-5),
+        "worst": pytest.approx(frame["error"].iloc[1:17].max(), abs=2e-5),
+        "other": pytest.approx(frame["error"].iloc[17:].mean(), abs=2e-5),
+    }
 
 
 def test_seed_and_number_of_images_act(folder):

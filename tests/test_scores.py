@@ -187,3 +187,14 @@ def test_across_goes_through_nested_numbers():
 )
 def test_percent_never_rounds_to_all_or_none(share, digits, text):
     assert scores.percent(share, digits) == text
+
+
+def test_risk_coverage_area_is_the_mean_error_of_the_most_confident():
+    labels = np.array([0, 0, 1, 1])
+    confidence = np.array([0.9, 0.8, 0.7, 0.6])
+    predicted = np.array([0, 1, 1, 0])  # the second and the last are wrong
+    probabilities = np.where(
+        predicted[:, None] == [0, 1], confidence[:, None], 1 - confidence[:, None]
+    )
+    expected = np.mean([0, 1 / 2, 1 / 3, 2 / 4])
+    assert scores.risk_coverage_area(labels, probabilities) == pytest.approx(expected)

@@ -235,6 +235,14 @@ EFFECTS = {
     "augment.shift": (0, brightness, None, None),
     "augment.zoom": (0, brightness, None, None),
     "augment.shear": (0, brightness, None, None),
+    "photometric.illumination": (0, brightness, None, None),
+    "photometric.strokes": (0, brightness, None, None),
+    "photometric.blur": (0, brightness, None, None),
+    "photometric.polarity": (0, brightness, None, None),
+    "photometric.noise": (0, brightness, None, None),
+    "photometric.outline": (0, brightness, None, None),
+    "photometric.full_until": (0.9, brightness, None, None),
+    "photometric.at_end": (1, brightness, None, None),
 }
 KEYS = [
     f"{name}.{inner}" if fields else name

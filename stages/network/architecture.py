@@ -1,14 +1,16 @@
 """The network: a small CNN whose arithmetic fits two CPU cores.
 
-    28×28 → crop → 5×5 convolution, stride 2            filters[0] channels
+    28×28 → crop → standardise
+          → 5×5 convolution, stride 2                   filters[0] channels
           → 3×3 convolution, 2×2 max pooling            filters[1]
           → 3×3 convolution, 2×2 max pooling            filters[2]
           → 3×3 convolution, for each further entry     filters[3:]
           → global max pooling → fully connected → softmax
 
-Each convolution is followed by batch normalisation and ReLU; pooling comes before both and saves
-them three quarters of their work. The stride of the stem quarters the cost of all that follows:
-MNIST's strokes are two to three pixels wide, and a 5×5 window still sees each of them whole.
+Each convolution is followed by batch normalisation and ReLU (the stem by the absolute value);
+pooling comes before both and saves them three quarters of their work. The stem's stride quarters
+the cost of all that follows: MNIST's strokes are two to three pixels wide, and a 5×5 window still
+sees each of them whole.
 """
 
 from stages.network.runtime import keras, tf
@@ -35,6 +37,23 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         return outputs
 
 
+class Standardise(keras.layers.LayerNormalization):
+    """Each image shifted and scaled to mean 0 and standard deviation 1 over its pixels.
+
+    It makes the network blind to brightness and contrast. The result is that of Keras' layer but
+    for rounding: that one multiplies by a reciprocal square root, whose last bits TensorFlow
+    computes differently on different makes of processors. `stock` puts Keras' own in its place.
+    """
+
+    def __init__(self, **options):
+        super().__init__(**{"axis": (1, 2, 3), "center": False, "scale": False} | options)
+
+    def call(self, images: tf.Tensor) -> tf.Tensor:
+        centred = images - tf.reduce_mean(images, axis=self.axis, keepdims=True)
+        variance = tf.reduce_mean(centred * centred, axis=self.axis, keepdims=True)
+        return centred / tf.sqrt(variance + self.epsilon)
+
+
 def build(classes: int, settings: Network) -> keras.Model:
     """An untrained network from images to probabilities.
 
@@ -49,6 +68,8 @@ def build(classes: int, settings: Network) -> keras.Model:
     layers = keras.layers
     images = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 1), name="images")
     x = layers.Cropping2D(settings.crop, name="crop")(images)
+    # Epsilon: a contrast of 1 % still counts, the noise of rounding on a blank image does not.
+    x = Standardise(epsilon=1e-5, name="standardise")(x)
     for index, filters in enumerate(settings.filters):
         stem = index == 0
         x = layers.Conv2D(
@@ -64,18 +85,27 @@ def build(classes: int, settings: Network) -> keras.Model:
             x = layers.MaxPooling2D(2, name=f"pool{index}")(x)
         # Momentum 0.9: statistics of the last ten steps or so follow weights that still move.
         x = FusedBatchNormalization(momentum=0.9, epsilon=1e-5, name=f"norm{index}")(x)
-        x = layers.ReLU(name=f"relu{index}")(x)
+        # The stem's edges count alike from light to dark and from dark to light: ink may be white.
+        if stem:
+            x = layers.Maximum(name="absolute")([x, layers.Rescaling(-1.0, name="negative")(x)])
+        else:
+            x = layers.ReLU(name=f"relu{index}")(x)
     x = layers.GlobalMaxPooling2D(name="global_pool")(x)
     x = layers.Dense(classes, name="classifier")(x)
     return keras.Model(images, layers.Softmax(name="probabilities")(x), name="digits_cnn")
+
+
+STOCK = {
+    FusedBatchNormalization: keras.layers.BatchNormalization,
+    Standardise: keras.layers.LayerNormalization,
+}
 
 
 def stock(model: keras.Model) -> keras.Model:
     """A copy of a network of `build`, made of Keras' own layers only: any Keras can load it."""
 
     def convert(layer: keras.layers.Layer) -> keras.layers.Layer:
-        fused = isinstance(layer, FusedBatchNormalization)
-        kind = keras.layers.BatchNormalization if fused else type(layer)
+        kind = STOCK.get(type(layer), type(layer))
         return kind.from_config(layer.get_config())
 
     network = keras.Model(model.inputs, model.outputs, name=model.name)  # without the optimizer

@@ -9,8 +9,9 @@ import numpy as np
 
 from stages.base.params import SEED_LIMIT
 from stages.network.augment import random_affine
+from stages.network.photometric import random_photometric
 from stages.network.runtime import tf
-from stages.network.settings import Augment
+from stages.network.settings import Augment, Photometric
 
 
 def training_batches(
@@ -20,6 +21,7 @@ def training_batches(
     batch_size: int,
     epochs: range,
     augment: Augment,
+    photometric: Photometric,
     seed: int,
 ) -> tf.data.Dataset:
     """The batches of some epochs, in order.
@@ -32,8 +34,10 @@ def training_batches(
         labels: uint8, shape (N,).
         classes: width of the one-hot labels.
         batch_size: at most N.
-        epochs: which passes; a pass has the same batches whatever came before it.
+        epochs: which passes, up to the training's last; a pass has the same batches whatever came
+            before it.
         augment: limits of the random transformation.
+        photometric: shares of the images that are changed in other ways.
         seed: non-negative; different seeds give unrelated orders and transformations.
 
     Returns:
@@ -42,9 +46,10 @@ def training_batches(
     """
     count, steps = len(images), len(images) // batch_size
     labels = tf.constant(labels)
-    # Two streams of random numbers that never meet.
+    # Streams of random numbers that never meet.
     shuffle_seed = tf.constant(seed, tf.int64)
     augment_seed = shuffle_seed + SEED_LIMIT
+    photometric_seed = augment_seed + SEED_LIMIT
 
     def shuffled(epoch: tf.Tensor) -> tf.data.Dataset:
         pair = tf.stack([shuffle_seed, epoch])
@@ -54,11 +59,14 @@ def training_batches(
         return tf.data.Dataset.from_tensor_slices((step, rows))
 
     def batch(step: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        pair = tf.stack([augment_seed, step])
         # stateful=False: as a stateful function it could not run in two threads at once.
         read = tf.numpy_function(images.__getitem__, [rows], images.dtype, stateful=False)
         chosen = tf.ensure_shape(read, (batch_size, *images.shape[1:]))
-        return random_affine(chosen, augment, pair), tf.one_hot(tf.gather(labels, rows), classes)
+        moved = random_affine(chosen, augment, tf.stack([augment_seed, step]))
+        progress = tf.cast(step / (epochs.stop * steps), tf.float32)
+        pair = tf.stack([photometric_seed, step])
+        changed = random_photometric(moved, photometric, pair, progress)
+        return changed, tf.one_hot(tf.gather(labels, rows), classes)
 
     return (
         tf.data.Dataset.range(epochs.start, epochs.stop)

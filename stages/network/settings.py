@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from stages.base.params import Section, Seed
 
@@ -42,6 +42,33 @@ class Augment(Section):
     shear: Annotated[float, Field(ge=0, lt=1)]
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Photometric(Section):
+    """Which shares of a batch are changed in which way, see photometric.py; 0 turns a way off.
+
+    full_until: part of the training with these shares; afterwards they fall linearly.
+    at_end: the part of them that is left in the last step.
+    """
+
+    illumination: Share
+    strokes: Share
+    blur: Share
+    polarity: Share
+    noise: Share
+    outline: Share
+    full_until: Annotated[float, Field(ge=0, lt=1)]
+    at_end: Share
+
+    @model_validator(mode="after")
+    def _fits_a_batch(self) -> "Photometric":
+        ways = self.illumination, self.strokes, self.blur, self.polarity, self.noise, self.outline
+        if sum(ways) > 1:
+            raise ValueError(f"expected shares that add up to at most 1, found {sum(ways):g}")
+        return self
+
+
 class Train(Section):
     """How a network is trained; params.yaml says what each value means."""
 
@@ -55,6 +82,7 @@ class Train(Section):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     network: Network
     augment: Augment
+    photometric: Photometric
 
 
 def folder_of(seed: int) -> Path:

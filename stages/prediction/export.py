@@ -7,9 +7,48 @@ boards, too.
 import tempfile
 from pathlib import Path
 
+import numpy as np
+
 from stages.base.files import replacing
 from stages.base.quiet import silent_stderr
+from stages.network.architecture import Standardise
 from stages.network.runtime import keras, tf
+
+
+class ScaleAndOffset(keras.layers.Layer):
+    """Multiplies each channel by a constant and adds another; both of shape (channels,)."""
+
+    def __init__(self, scale: np.ndarray, offset: np.ndarray, **options):
+        super().__init__(**options)
+        self.scale, self.offset = scale, offset
+
+    def call(self, inputs: tf.Tensor, mask=None) -> tf.Tensor:
+        return inputs * self.scale + self.offset
+
+
+def exact(model: keras.Model) -> keras.Model:
+    """A copy of a trained network that predicts the same but for the last bits, on all processors.
+
+    Keras' normalisations multiply by a reciprocal square root, which TensorFlow estimates with an
+    instruction that gives other bits on other makes of processors. Here it is a division by a root;
+    for batch normalisation, a constant factor and offset per channel.
+    """
+
+    def convert(layer: keras.layers.Layer) -> keras.layers.Layer:
+        if isinstance(layer, keras.layers.LayerNormalization):
+            return Standardise.from_config(layer.get_config())
+        if not isinstance(layer, keras.layers.BatchNormalization):
+            return layer.from_config(layer.get_config())
+        gamma, beta, mean, variance = (each.numpy().astype(float) for each in layer.weights)
+        scale = gamma / np.sqrt(variance + layer.epsilon)
+        offset = beta - mean * scale
+        return ScaleAndOffset(np.float32(scale), np.float32(offset), name=layer.name)
+
+    copy = keras.models.clone_model(model, clone_function=convert)
+    for layer in copy.layers:
+        if layer.weights:  # batch normalisation has none any more
+            layer.set_weights(model.get_layer(layer.name).get_weights())
+    return copy
 
 
 def export(logits: keras.Model, temperature: float, path: Path) -> None:

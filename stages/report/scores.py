@@ -46,6 +46,17 @@ def calibration_error(labels: np.ndarray, probabilities: np.ndarray, bins: int =
     return float(sum(abs(gaps[part].sum()) for part in parts) / len(labels))
 
 
+def risk_coverage_area(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """Mean error rate of the most confident images, over all numbers of images kept, from 1 to N.
+
+    It is small if the network is unsure where it errs: 0 if it is more confident of every correct
+    image than of any misclassified one, but for these (Y. Geifman and R. El-Yaniv, 2017).
+    """
+    order = np.argsort(-probabilities.max(axis=1), kind="stable")
+    wrong = (probabilities.argmax(axis=1) != labels)[order]
+    return float((np.cumsum(wrong) / np.arange(1, len(labels) + 1)).mean())
+
+
 def mean_prediction(probabilities: list[np.ndarray]) -> np.ndarray:
     """The mean over networks of probabilities of the same images, float32, shape (N, classes)."""
     return np.mean(probabilities, axis=0, dtype=np.float64).astype(np.float32)
