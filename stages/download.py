@@ -5,15 +5,13 @@ MNIST_MIRROR (an address or a folder), then the catalogue's mirrors. pooch check
 on a temporary file and tries again after a pause. The files reach data/raw when all four are there.
 """
 
+import multiprocessing.pool
 import os
 import shutil
-from multiprocessing import TimeoutError
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import pooch
 import requests
-import urllib3
 from tqdm import tqdm
 
 from stages.base import params
@@ -29,15 +27,11 @@ RETRIES = 2  # further tries of a source after a passing fault, 1 and 2 seconds 
 CHUNK = 64 * 1024  # bytes
 
 
-class UnreachableError(Exception):
-    """A source delivered nothing, and asking again would not help."""
+class SourceError(Exception):
+    """A source did not deliver the published file."""
 
 
-class PassingError(UnreachableError, ValueError):
-    """A source delivered nothing this time. Being a ValueError, it makes pooch try again."""
-
-
-class WrongFileError(Exception):
+class WrongFileError(SourceError):
     """A source delivered something that is not the published file."""
 
 
@@ -64,17 +58,16 @@ def download(dataset: Dataset, folder: Path, mirror: str | None = None) -> None:
     if not dataset.files:
         digits.write_digits(PARTIAL)
         print("digits: made from the scans that scikit-learn carries")
-    sources = [mirror] * bool(mirror) + list(dataset.mirrors)
+    sources = [mirror, *dataset.mirrors] if mirror else list(dataset.mirrors)
     for name, file in dataset.files.items():
-        if _is_genuine(folder / name, file):
-            (PARTIAL / name).unlink(missing_ok=True)  # of another dataset
+        there = folder / name
+        if there.is_file() and pooch.file_hash(str(there)) == file.sha256:
             print(f"{name}: already there")
-        elif _is_genuine(PARTIAL / name, file):
-            print(f"{name}: fetched earlier")
+            (PARTIAL / name).unlink(missing_ok=True)  # of another dataset
         else:
             source = _fetch(name, file, sources, mirror)
-            print(f"{name}: from {source}", flush=True)
-            sources.sort(key=lambda other: other != source)  # what delivers comes first
+            sources.remove(source)
+            sources.insert(0, source)  # what delivers comes first
     folder.mkdir(parents=True, exist_ok=True)
     for path in PARTIAL.glob("*.gz"):
         path.chmod(0o644)  # pooch's temporary files are for their owner alone
@@ -82,104 +75,105 @@ def download(dataset: Dataset, folder: Path, mirror: str | None = None) -> None:
     shutil.rmtree(PARTIAL)
 
 
-def _is_genuine(path: Path, file: File) -> bool:
-    return path.is_file() and pooch.file_hash(str(path)) == file.sha256
-
-
 def _fetch(name: str, file: File, sources: list[str], mirror: str | None) -> str:
     """Get one file into PARTIAL from the first source that has it; return that source."""
     causes = {}
     for source in sources:
-        fetcher = pooch.create(
-            path=PARTIAL,
-            base_url=source if source.endswith("/") else f"{source}/",
-            registry={name: f"sha256:{file.sha256}"},
-            retry_if_failed=RETRIES,
-        )
-        get = _download if "://" in source else _copy
         try:
-            fetcher.fetch(name, downloader=lambda url, to, _, get=get: get(url, Path(to), file))
+            _fetch_from(source, name, file)
             return source
-        except UnreachableError as cause:
-            if source == mirror:
+        except SourceError as cause:
+            if source == mirror and not isinstance(cause, WrongFileError):
                 raise UserError(
                     f"MNIST_MIRROR={mirror}: {name}: {cause}. Correct it, or unset it to use the "
                     "sources of the catalogue"
                 ) from None
             causes[source] = cause
-        except (WrongFileError, ValueError) as cause:  # ValueError: pooch's word for a wrong digest
-            causes[source] = WrongFileError(str(cause).split(". ")[0])
     reached = any(isinstance(cause, WrongFileError) for cause in causes.values())
+    lines = "".join(f"  {source}: {cause}\n" for source, cause in causes.items())
     raise (UserError if reached else NoSourceError)(
-        f"{name}: no source has it.\n"
-        + "".join(f"  {source}: {cause}\n" for source, cause in causes.items())
-        + "What you can do: try again later; or set MNIST_MIRROR to an address or a folder that "
+        f"{name}: no source has it.\n{lines}"
+        "What you can do: try again later; or set MNIST_MIRROR to an address or a folder that "
         "has the file;\nor do without a network: dvc exp run -S download.dataset=digits"
     )
 
 
-def _copy(source: str, target: Path, file: File) -> None:
-    """Copy one file from a folder."""
-    path = Path(source).expanduser()
+def _fetch_from(source: str, name: str, file: File) -> None:
+    """Get one file into PARTIAL from one source, unless PARTIAL has it already.
+
+    Raises:
+        SourceError: it delivers nothing. pooch has tried a RequestException or ValueError again.
+        WrongFileError: it delivers something else.
+    """
+    get = _download if "://" in source else _copy
+
+    def get_checked(url: str, target: str, _: object) -> None:
+        print(f"{name}: from {source}", flush=True)
+        get(url, Path(target), file.size)
+        _check_size(Path(target), file.size)
+
+    registry = {name: f"sha256:{file.sha256}"}
+    fetcher = pooch.create(PARTIAL, source, registry=registry, retry_if_failed=RETRIES)
     try:
-        with open(path, "rb") as original:
-            target.write_bytes(original.read(file.size + 1))
-    except FileNotFoundError:
-        found = "no such file in that folder" if path.parent.is_dir() else "no such folder"
-        raise UnreachableError(found) from None
+        fetcher.fetch(name, downloader=get_checked)
+    except requests.RequestException as error:
+        # A connection that fails is wrapped twice; the reason inside is the part to read.
+        raise SourceError(getattr(error.args[0], "reason", error)) from None
+    except ValueError as error:  # pooch's word for a wrong digest
+        raise WrongFileError(error) from None
+
+
+def _copy(source: str, target: Path, size: int) -> None:
+    """Copy one file from a folder, and never more than a byte beyond `size`."""
+    try:
+        with open(Path(source).expanduser(), "rb") as file:
+            content = file.read(size + 1)
     except OSError as error:
-        if error.filename != str(path):  # it is the target that cannot be written
-            raise
-        raise UnreachableError(f"cannot be read: {error.strerror}") from None
-    _check_size(target, file)
+        raise SourceError(error.strerror) from None
+    target.write_bytes(content)
 
 
-def _download(url: str, target: Path, file: File) -> None:
-    """Download one file, in bounded time and never more bytes than were published.
+def _download(url: str, target: Path, size: int) -> None:
+    """Download one file in bounded time.
 
     The deadline is kept from outside, by leaving a thread behind: within a request there is always
     one more place where a server can send a byte every few seconds.
     """
-    with ThreadPool(1) as pool:
+    with multiprocessing.pool.ThreadPool(1) as pool:
         try:
-            pool.apply_async(_transfer, (url, target, file.size)).get(DEADLINE)
-        except TimeoutError:
-            raise UnreachableError(f"too slow: not whole after {DEADLINE} seconds") from None
-    _check_size(target, file)
+            pool.apply_async(_transfer, (url, target, size)).get(DEADLINE)
+        except multiprocessing.TimeoutError:
+            raise SourceError(f"too slow: not whole after {DEADLINE} seconds") from None
 
 
 def _transfer(url: str, target: Path, size: int) -> None:
     """Write what `url` sends to `target`, as it is sent and at most one chunk beyond `size`."""
-    options = {"stream": True, "timeout": TIMEOUT, "headers": {"Accept-Encoding": "identity"}}
-    bar = tqdm(total=size, unit="B", unit_scale=True, desc=target.name, disable=None)
-    try:
-        with open(target, "wb") as output, requests.get(url, **options) as response, bar:
-            response.raise_for_status()
-            for chunk in response.raw.stream(CHUNK, decode_content=False):
-                output.write(chunk)
-                bar.update(len(chunk))
-                if output.tell() > size:
-                    break
-    except requests.HTTPError as error:
-        passing = error.response.status_code >= 500 or error.response.status_code == 429
-        kind = PassingError if passing else UnreachableError
-        raise kind(f"HTTP {error.response.status_code} {error.response.reason}") from None
-    except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-        while isinstance(cause := getattr(error, "reason", None) or error.args[0], Exception):
-            error = cause  # requests wraps the cause several times
-        raise PassingError(f"{type(error).__name__}: {' '.join(str(error).split())}") from None
+    headers = {"Accept-Encoding": "identity"}
+    with (
+        open(target, "wb") as output,
+        requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response,
+        tqdm(total=size, unit="B", unit_scale=True, desc=Path(url).name, disable=None) as bar,
+    ):
+        if not response.ok:
+            passing = response.status_code >= 500 or response.status_code == 429
+            kind = requests.HTTPError if passing else SourceError  # pooch tries the former again
+            raise kind(f"HTTP {response.status_code} {response.reason}")
+        response.raw.headers.discard("Content-Encoding")  # else the .gz may come out unpacked
+        for chunk in response.iter_content(CHUNK):
+            output.write(chunk)
+            bar.update(len(chunk))
+            if output.tell() > size:
+                break
 
 
-def _check_size(path: Path, file: File) -> None:
+def _check_size(path: Path, size: int) -> None:
     """Tell a truncated, an over-long and an HTML file apart before the digest just says 'wrong'."""
-    size = path.stat().st_size
-    if size != file.size:
-        with open(path, "rb") as start:
-            html = start.read(256).lstrip().startswith(b"<")
-        kind = "an HTML page" if html else "over-long" if size > file.size else "truncated"
-        raise WrongFileError(
-            f"{kind}: {min(size, file.size + 1):,} bytes, published are {file.size:,}"
-        )
+    content = path.read_bytes()
+    if len(content) != size:
+        kind = "over-long" if len(content) > size else "truncated"
+        if content.lstrip().startswith(b"<"):
+            kind = "an HTML page"
+        raise WrongFileError(f"{kind}: received {len(content):,} bytes, published are {size:,}")
 
 
 def main() -> None:
