@@ -49,24 +49,24 @@ def preprocess(raw: Path, processed: Path, classes: int, settings: Preprocess) -
     }
     counts = {}
     with ExitStack() as outputs:  # its end, after the last input was read, renames all outputs
+        create = outputs.enter_context
         for path, (labels, members) in splits.items():
-            appenders = {}
+            append_images = {}
             for split, member in members.items():
-                counts[split] = int(member.sum())
-                for name, shape, dtype in (
-                    ("images", (counts[split], IMAGE_SIZE, IMAGE_SIZE, 1), np.float32),
-                    ("labels", (counts[split],), np.uint8),
-                ):
-                    appenders[split, name] = outputs.enter_context(
-                        arrays.appending(processed / split / f"{name}.npy", shape, dtype)
-                    )
-                appenders[split, "labels"](labels[member])
+                folder, count = processed / split, int(member.sum())
+                shape = (count, IMAGE_SIZE, IMAGE_SIZE, 1)
+                append_images[split] = create(
+                    arrays.appending(folder / "images.npy", shape, np.float32)
+                )
+                append_labels = create(arrays.appending(folder / "labels.npy", (count,), np.uint8))
+                append_labels(labels[member])
+                counts[split] = count
             start = 0
             with tqdm(desc=path.name, total=len(labels), unit=" images", disable=None) as progress:
                 for block in idx.read_blocks(path, dimensions=3):
                     images = (block / np.float32(255))[..., np.newaxis]
                     for split, member in members.items():
-                        appenders[split, "images"](images[member[start : start + len(block)]])
+                        append_images[split](images[member[start : start + len(block)]])
                     start += len(block)
                     progress.update(len(block))
     return counts

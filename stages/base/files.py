@@ -46,12 +46,8 @@ def replacing_together() -> Iterator[Callable[[Path], Path]]:
 def write_json(path: Path, content: dict) -> None:
     """Write nested numbers and strings as JSON; floats are rounded to six decimals."""
 
-    def rounded(value):
-        if isinstance(value, dict):
-            return {key: rounded(item) for key, item in value.items()}
-        return round(value, 6) if isinstance(value, float) else value
-
-    text = json.dumps(rounded(content), indent=2, ensure_ascii=False)
+    rounded = json.loads(json.dumps(content), parse_float=lambda digits: round(float(digits), 6))
+    text = json.dumps(rounded, indent=2, ensure_ascii=False)
     with replacing(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8", newline="\n")
 

@@ -4,11 +4,12 @@ Each room describes its sections as pydantic models (`settings.py`). A stage loa
 the stage `environment`, which runs first, checks them all.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from stages.base.stage import UserError
 
@@ -53,33 +54,24 @@ def load_all(kinds: dict[str, type], others: bool = False) -> dict:
         raise UserError(f"{PARAMS} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise UserError(f"{PARAMS}: expected the keys {', '.join(kinds)}, found {content!r}")
-    faults = [] if others else [f"{key}: unknown key" for key in content if key not in kinds]
-    values = {}
-    for key, kind in kinds.items():
-        if key not in content:
-            faults.append(f"{key}: missing")
-            continue
-        try:
-            values[key] = TypeAdapter(kind).validate_python(content[key], strict=True)
-        except ValidationError as error:
-            faults += [_describe(key, fault) for fault in error.errors()]
-    if faults:
-        raise UserError(f"{PARAMS}: {'; '.join(dict.fromkeys(faults))}")
-    return values
+    if others:
+        content = {key: content[key] for key in kinds if key in content}
+    model = create_model("Params", __base__=Section, **kinds)
+    try:
+        return dict(model.model_validate(content))
+    except ValidationError as error:
+        faults = "; ".join(_describe(fault) for fault in error.errors())
+        raise UserError(f"{PARAMS}: {faults}") from None
 
 
-def _describe(key: str, fault: dict) -> str:
+def _describe(fault: dict) -> str:
     """One pydantic error as `train.epochs: Input should be a valid integer, found 'x'`."""
-    name = ".".join(map(str, (key, *fault["loc"])))
+    name = ".".join(map(str, fault["loc"]))
     if fault["type"] == "missing":
         return f"{name}: missing"
     if fault["type"] == "extra_forbidden":
         return f"{name}: unknown key"
     text = f"{name}: {fault['msg'].removeprefix('Value error, ')}, found {fault['input']!r}"
-    if isinstance(fault["input"], str) and "e" in fault["input"]:
-        try:
-            float(fault["input"])
-            text += " (YAML takes 1e-4 for text: write 1.0e-4)"
-        except ValueError:
-            pass
+    if re.fullmatch(r"-?\d+e-?\d+", str(fault["input"])):
+        text += " (YAML takes 1e-4 for text: write 1.0e-4)"
     return text

@@ -9,11 +9,10 @@ from contextlib import contextmanager
 def silent_stderr() -> Iterator[None]:
     """Discard what is written to the process's stderr within the block; exceptions are not."""
     copy = os.dup(2)
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 2)
+    with open(os.devnull, "wb") as null:
+        os.dup2(null.fileno(), 2)
     try:
         yield
     finally:
         os.dup2(copy, 2)
-        os.close(null)
         os.close(copy)

@@ -66,4 +66,4 @@ def check_noted() -> None:
         lines = ENVIRONMENT.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         raise UserError(f"{ENVIRONMENT} not found: run `dvc repro environment` first") from None
-    check(dict(line.split("==") for line in lines if "==" in line), ENVIRONMENT)
+    check(dict(line.split("==") for line in lines), ENVIRONMENT)

@@ -6,7 +6,7 @@ Format: the section "The IDX file format" of http://yann.lecun.com/exdb/mnist/ (
 """
 
 import gzip
-import struct
+import math
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,10 +18,9 @@ from stages.base.files import replacing
 from stages.base.stage import UserError
 
 LIMIT = 8 * 2**30  # bytes a file may unpack to: 170 times MNIST's training images
-DEFLATE_RATIO = (
-    1032  # zlib's documentation: no deflate stream unpacks to more than 1032 times its size
-)
+DEFLATE_RATIO = 1032  # a deflate stream unpacks to at most so many times its size (zlib's manual)
 UNSIGNED_BYTE = 0x08
+AGAIN = "delete it and run `dvc repro download`"
 
 
 @contextmanager
@@ -37,39 +36,32 @@ def _explained(path: Path) -> Iterator[None]:
         raise UserError(f"{path} is no intact gzip file ({error}); {AGAIN}") from None
 
 
-AGAIN = "delete it and run `dvc repro download`"
-
-
-def _read_shape(file: gzip.GzipFile, path: Path, dimensions: int) -> tuple[int, ...]:
-    """Read the header and leave `file` at the first data byte."""
-    header = file.read(4 + 4 * dimensions)
-    expected = bytes([0, 0, UNSIGNED_BYTE, dimensions])
-    if header[:4] != expected:
-        raise UserError(
-            f"{path}: expected the IDX magic {expected.hex()} (unsigned bytes, {dimensions} "
-            f"dimension{'s' * (dimensions > 1)}), found {header[:4].hex() or 'nothing'}; {AGAIN}"
-        )
-    if len(header) < 4 + 4 * dimensions:
-        raise UserError(f"{path} is truncated: it ends within the IDX header; {AGAIN}")
-    shape = struct.unpack(f">{dimensions}I", header[4:])
-    if 0 in shape:
-        raise UserError(f"{path}: the IDX header declares no items; {AGAIN}")
-    size = int(np.prod(shape, dtype=object))
-    if size > LIMIT:
-        raise UserError(f"{path}: the IDX header declares {size:,} bytes, the limit is {LIMIT:,}")
-    if size > path.stat().st_size * DEFLATE_RATIO:
-        raise UserError(f"{path} is truncated: too short for the {size:,} bytes it declares")
-    return shape
-
-
 def read_shape(path: Path, dimensions: int) -> tuple[int, ...]:
     """The dimensions that the header of the gzipped IDX file `path` declares.
 
     Raises:
         UserError: the file is missing, damaged or of another type or number of dimensions.
     """
+    header_size = 4 + 4 * dimensions
     with _explained(path), gzip.open(path) as file:
-        return _read_shape(file, path, dimensions)
+        header = file.read(header_size)
+    expected = bytes([0, 0, UNSIGNED_BYTE, dimensions])
+    if header[:4] != expected:
+        raise UserError(
+            f"{path}: expected the IDX magic {expected.hex()} (type: unsigned bytes, dimensions: "
+            f"{dimensions}), found {header[:4].hex() or 'nothing'}; {AGAIN}"
+        )
+    if len(header) < header_size:
+        raise UserError(f"{path} is truncated: it ends within the IDX header; {AGAIN}")
+    shape = tuple(np.frombuffer(header, ">u4", offset=4).tolist())
+    if 0 in shape:
+        raise UserError(f"{path}: the IDX header declares no items; {AGAIN}")
+    size = math.prod(shape)
+    if size > LIMIT:
+        raise UserError(f"{path}: the IDX header declares {size:,} bytes, the limit is {LIMIT:,}")
+    if size > path.stat().st_size * DEFLATE_RATIO:
+        raise UserError(f"{path} is truncated: too short for the {size:,} bytes it declares")
+    return shape
 
 
 def read_blocks(path: Path, dimensions: int, block_size: int = 4096) -> Iterator[np.ndarray]:
@@ -87,24 +79,26 @@ def read_blocks(path: Path, dimensions: int, block_size: int = 4096) -> Iterator
         UserError: the file is missing, damaged, too short, too long or of another type; a fault
             behind the header shows only when the blocks before it have been yielded.
     """
+    items, *item = read_shape(path, dimensions)
+    item_size = math.prod(item)  # bytes
     with _explained(path), gzip.open(path) as file:
-        shape = _read_shape(file, path, dimensions)
-        item_size = int(np.prod(shape[1:], dtype=np.int64))
-        for start in range(0, shape[0], block_size):
-            count = min(block_size, shape[0] - start)
+        file.read(4 + 4 * dimensions)  # the header
+        for start in range(0, items, block_size):
+            count = min(block_size, items - start)
             data = file.read(count * item_size)
             if len(data) < count * item_size:
+                end = start + len(data) // item_size
                 raise UserError(
-                    f"{path} is truncated: it declares {shape[0]:,} items and ends at item "
-                    f"{start + len(data) // max(item_size, 1):,}; {AGAIN}"
+                    f"{path} is truncated: {items:,} items declared, found {end:,}; {AGAIN}"
                 )
-            yield np.frombuffer(data, np.uint8).reshape(count, *shape[1:])
+            yield np.frombuffer(data, np.uint8).reshape(count, *item)
         if file.read(1):  # reading past the end is also what makes gzip check its checksum
-            raise UserError(f"{path} is longer than the {shape[0]:,} items it declares; {AGAIN}")
+            raise UserError(f"{path} is longer than the {items:,} items it declares; {AGAIN}")
 
 
 def write(path: Path, items: np.ndarray) -> None:
     """Write uint8 `items` as a gzipped IDX file, the same bytes each time, whole or not at all."""
-    header = bytes([0, 0, UNSIGNED_BYTE, items.ndim]) + struct.pack(f">{items.ndim}I", *items.shape)
+    magic = bytes([0, 0, UNSIGNED_BYTE, items.ndim])
+    content = magic + np.array(items.shape, ">u4").tobytes() + items.tobytes()
     with replacing(path) as temporary:
-        temporary.write_bytes(gzip.compress(header + items.tobytes(), mtime=0))
+        temporary.write_bytes(gzip.compress(content, mtime=0))

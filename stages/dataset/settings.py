@@ -41,9 +41,8 @@ def held_out(validation_size: int | float, images: int) -> int:
     Raises:
         UserError: none would be left to train on.
     """
-    count = validation_size
-    if isinstance(validation_size, float):
-        count = round(validation_size * images)
+    is_share = isinstance(validation_size, float)
+    count = round(validation_size * images) if is_share else validation_size
     if count >= images:
         raise UserError(
             f"params.yaml: preprocess.validation_size: expected fewer than the {images:,} training "
