@@ -44,12 +44,11 @@ def check_params() -> None:
 
 def main() -> None:
     check_params()
-    found = versions.pinned(versions.REQUIREMENTS.read_text(encoding="utf-8"))
-    versions.check(found, versions.REQUIREMENTS)
-    lines = [f"{name}=={version}\n" for name, version in sorted(found.items())]
+    found = versions.check(versions.REQUIREMENTS)
+    lines = [f"{name}=={version}" for name, version in found.items()]
     with replacing(versions.ENVIRONMENT) as temporary:
-        temporary.write_text("".join(lines), encoding="utf-8", newline="\n")
-    print(" ".join(line.strip() for line in lines))
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
+    print(*lines)
 
 
 if __name__ == "__main__":

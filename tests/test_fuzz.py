@@ -86,7 +86,7 @@ def check_idx(packed: bytes, dimensions: int, path: Path, memory: bool = False) 
         blocks, message = None, str(error)
     if memory:
         peak = tracemalloc.get_traced_memory()[1] - before
-        allowed = min(declared(packed, dimensions), len(packed) * idx.DEFLATE_RATIO, idx.LIMIT)
+        allowed = min(declared(packed, dimensions), len(packed) * idx.DEFLATE_RATIO)
         assert peak < allowed + SLACK, f"{peak:,} bytes for a file of {len(packed):,}"
     expected = decoded(packed, dimensions)
     assert (blocks is None) == (expected is None), "the independent decoder thinks otherwise"

@@ -236,14 +236,6 @@ def test_lying_header_is_refused_without_the_memory_it_declares(shape, path):
         idx.read_shape(path, 3)
 
 
-def test_header_beyond_the_limit_is_refused_though_the_file_is_whole(path, monkeypatch):
-    idx.write(path, random_items(10, 10, 10))
-    monkeypatch.setattr(idx, "LIMIT", 1000)
-    assert read(path, 3).shape == (10, 10, 10)
-    monkeypatch.setattr(idx, "LIMIT", 999)
-    assert_refused(path, 3, "1,000 bytes, the limit is 999")
-
-
 def test_gzip_bomb_is_refused_without_unpacking_it(path):
     size = 2**26
     pack = zlib.compressobj(wbits=31)

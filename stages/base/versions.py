@@ -5,10 +5,9 @@ noted in a file that training depends on: with another version of TensorFlow the
 trained again, with another version of pytest they are not.
 """
 
+import re
 from importlib import metadata
 from pathlib import Path
-
-from packaging.requirements import Requirement
 
 from stages.base.stage import UserError
 
@@ -17,43 +16,36 @@ ENVIRONMENT = Path("data/environment.txt")
 DECISIVE = ("ai-edge-litert", "h5py", "keras", "ml-dtypes", "numpy", "scipy", "tensorflow")
 
 
-def pinned(requirements: str) -> dict[str, str]:
-    """Versions of the decisive packages that requirements.txt pins for this Python and system.
+def check(source: Path) -> dict[str, str]:
+    """Compare the installed versions of the decisive packages with the pins in a file.
+
+    Args:
+        source: lines like `numpy==2.4.6`; of several pins of a package, for several versions of
+            Python, one must be the installed one.
+
+    Returns:
+        The installed versions by package.
 
     Raises:
-        UserError: it does not pin one of them.
+        UserError: a package is missing, not pinned, or installed in another version.
     """
-    lines = (line.partition(" #")[0].strip() for line in requirements.splitlines())
-    found = [Requirement(line) for line in lines if line and not line.startswith(("#", "-"))]
-    versions = {
-        package.name: next(iter(package.specifier)).version
-        for package in found
-        if package.name in DECISIVE and (package.marker is None or package.marker.evaluate())
-    }
-    if missing := set(DECISIVE) - set(versions):
-        raise UserError(f"{REQUIREMENTS} pins no {', '.join(sorted(missing))}: run `make lock`")
-    return versions
-
-
-def check(expected: dict[str, str], source: Path) -> None:
-    """Compare versions with those that are installed.
-
-    Raises:
-        UserError: a package is missing or has another version than `source` says.
-    """
-    faults = []
-    for name, version in expected.items():
+    pins = re.findall(r"^([\w-]+)==(\S+)", source.read_text(encoding="utf-8"), re.MULTILINE)
+    versions, faults = {}, []
+    for name in DECISIVE:
+        expected = [version for pinned, version in pins if pinned == name]
         try:
-            found = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found = "none"
-        if found != version:
-            faults.append(f"{name} {version}, found {found}")
+            versions[name] = "none"
+        if versions[name] not in expected:
+            wanted = " or ".join(expected) or "(no pin: run `make lock`)"
+            faults.append(f"{name} {wanted}, found {versions[name]}")
     if faults:
         raise UserError(
             f"installed packages differ from {source}: expected {'; '.join(faults)}. Run "
             "`pip install -r requirements.txt`; to change a version, change it there"
         )
+    return versions
 
 
 def check_noted() -> None:
@@ -62,8 +54,6 @@ def check_noted() -> None:
     Raises:
         UserError: the file is missing, or another version is installed.
     """
-    try:
-        lines = ENVIRONMENT.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise UserError(f"{ENVIRONMENT} not found: run `dvc repro environment` first") from None
-    check(dict(line.split("==") for line in lines), ENVIRONMENT)
+    if not ENVIRONMENT.is_file():
+        raise UserError(f"{ENVIRONMENT} not found: run `dvc repro environment` first")
+    check(ENVIRONMENT)
