@@ -11,7 +11,6 @@ import numpy as np
 from tqdm import tqdm
 
 from stages.base import arrays, params
-from stages.base.arrays import PROCESSED
 from stages.base.stage import UserError, run_stage
 from stages.dataset import catalogue, idx
 from stages.dataset.catalogue import RAW, TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
@@ -43,32 +42,27 @@ def preprocess(raw: Path, processed: Path, classes: int, settings: Preprocess) -
     test_labels = load_labels(raw / TEST_LABELS, raw / TEST_IMAGES, classes)
     count = held_out(settings.validation_size, len(train_labels))
     validation = stratified_sample(train_labels, count, settings.seed)
-    splits = {  # file of images: its labels, and the splits that its images go to
-        raw / TRAIN_IMAGES: (train_labels, {"train": ~validation, "validation": validation}),
-        raw / TEST_IMAGES: (test_labels, {"test": np.ones(len(test_labels), bool)}),
+    splits = {  # by split: a file of images, its labels, and which of both belong to the split
+        "train": (raw / TRAIN_IMAGES, train_labels, ~validation),
+        "validation": (raw / TRAIN_IMAGES, train_labels, validation),
+        "test": (raw / TEST_IMAGES, test_labels, np.ones(len(test_labels), bool)),
     }
-    counts = {}
+    counts = {split: int(members.sum()) for split, (_, _, members) in splits.items()}
     with ExitStack() as outputs:  # its end, after the last input was read, renames all outputs
-        create = outputs.enter_context
-        for path, (labels, members) in splits.items():
-            append_images = {}
-            for split, member in members.items():
-                folder, count = processed / split, int(member.sum())
-                shape = (count, IMAGE_SIZE, IMAGE_SIZE, 1)
-                append_images[split] = create(
-                    arrays.appending(folder / "images.npy", shape, np.float32)
-                )
-                append_labels = create(arrays.appending(folder / "labels.npy", (count,), np.uint8))
-                append_labels(labels[member])
-                counts[split] = count
+        for split, (path, labels, members) in splits.items():
+            shape = (counts[split], IMAGE_SIZE, IMAGE_SIZE, 1)
+            images_file = arrays.appending(processed / split / "images.npy", shape, np.float32)
+            labels_file = arrays.appending(processed / split / "labels.npy", shape[:1], np.uint8)
+            append_images = outputs.enter_context(images_file)
+            append_labels = outputs.enter_context(labels_file)
             start = 0
-            with tqdm(desc=path.name, total=len(labels), unit=" images", disable=None) as progress:
+            with tqdm(desc=split, total=len(labels), unit=" images", disable=None) as progress:
                 for block in idx.read_blocks(path, dimensions=3):
-                    images = (block / np.float32(255))[..., np.newaxis]
-                    for split, member in members.items():
-                        append_images[split](images[member[start : start + len(block)]])
+                    chosen = members[start : start + len(block)]
+                    append_images((block[chosen] / np.float32(255))[..., np.newaxis])
                     start += len(block)
                     progress.update(len(block))
+            append_labels(labels[members])
     return counts
 
 
@@ -119,7 +113,7 @@ def stratified_sample(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
 def main() -> None:
     dataset = catalogue.find(params.load("download", Download).dataset)
     settings = params.load("preprocess", Preprocess)
-    counts = preprocess(RAW, PROCESSED, len(dataset.classes), settings)
+    counts = preprocess(RAW, arrays.PROCESSED, len(dataset.classes), settings)
     print(", ".join(f"{count:,} {split}" for split, count in counts.items()), "images")
 
 
