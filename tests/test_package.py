@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from conftest import ROOT, change_params, packaged, run, run_stage
@@ -204,5 +205,13 @@ def test_a_network_with_code_in_it_is_refused(tmp_path):
     inputs = keras.Input((28, 28, 1))
     harmful = keras.Model(inputs, keras.layers.Lambda(lambda x: x)(inputs))
     harmful.save(tmp_path / "network.keras")
+    with pytest.raises(UserError, match="cannot be loaded"):
+        saved.load(tmp_path / "network.keras")
+
+
+def test_a_network_in_the_old_format_is_refused(tmp_path):
+    """HDF5 files can run code when they are loaded, whatever the safe mode."""
+    with h5py.File(tmp_path / "network.keras", "w") as file:
+        file.attrs["model_config"] = "{}"
     with pytest.raises(UserError, match="cannot be loaded"):
         saved.load(tmp_path / "network.keras")
