@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,9 @@ import yaml
 from stages import environment
 
 ROOT = Path(__file__).resolve().parent.parent
-LONG = ("test_pipeline", "test_train", "test_evaluate", "test_robustness")
+PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+LONG = ("test_pipeline", "test_settings", "test_evaluate", "test_robustness")
+TRAINED: dict[str, Path] = {}  # by params: folders in which this process has trained networks
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -105,14 +107,33 @@ def prepared(folder: Path, **values) -> Path:
 
 
 def packaged(folder: Path, **values) -> Path:
-    """`prepared`, and the stages train, for both seeds, and package in it."""
+    """`prepared`, and the stages train, for both seeds, and package in it.
+
+    For the same params of `train`, networks and data are copied from an earlier call.
+    """
     from stages import package, train  # here: TensorFlow takes seconds
 
+    key = str({name: value for name, value in values.items() if name.startswith("train")})
+    if key in TRAINED:
+        small_project(folder, **values)
+        for name in ("data", "models"):
+            shutil.copytree(TRAINED[key] / name, folder / name, dirs_exist_ok=True)
+        return folder
     prepared(folder, **values)
     for seed in ("0", "3"):
         run_stage(train.main, folder, "--seed", seed)
     run_stage(package.main, folder)
+    TRAINED[key] = folder
     return folder
+
+
+def leaves(values: dict, prefix: str = "") -> Iterator[str]:
+    """The keys of all values that are no sections, with dots."""
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key
 
 
 def change_params(folder: Path, **values) -> None:

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from conftest import ROOT, change_params, packaged, run, run_stage
 from scipy.special import softmax
-from sklearn.metrics import log_loss
 
 from stages import package
 from stages.base.stage import UserError
@@ -17,53 +16,8 @@ from stages.network import architecture, saved
 from stages.network.runtime import keras
 from stages.network.settings import Network
 from stages.prediction import predict
-from stages.prediction.calibration import FEWEST_IMAGES, fit_temperature
 from stages.prediction.predict import Predictor
-from stages.prediction.settings import Package
 from stages.prediction.views import averaged_logits
-
-
-def outcomes(temperature: float, count: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
-    """Logits and labels of which softmax(logits / temperature) tells the true probabilities."""
-    rng = np.random.default_rng(0)
-    logits = 3 * rng.standard_normal((count, 5))
-    probabilities = softmax(logits / temperature, axis=1)
-    labels = (probabilities.cumsum(axis=1) < rng.random((count, 1))).sum(axis=1)
-    return logits.astype(np.float32), labels
-
-
-@pytest.mark.parametrize("temperature", [0.3, 1.0, 2.5])
-def test_it_finds_the_temperature_that_makes_probabilities_true(temperature):
-    assert fit_temperature(*outcomes(temperature)) == pytest.approx(temperature, rel=0.03)
-
-
-def test_no_other_temperature_has_less_loss():
-    logits, labels = outcomes(0.7, count=3000)
-    candidates = np.geomspace(0.2, 3, 300)
-    losses = [log_loss(labels, softmax(logits / value, axis=1)) for value in candidates]
-    best = candidates[int(np.argmin(losses))]
-    assert fit_temperature(logits, labels) == pytest.approx(best, rel=0.02)
-
-
-def test_few_images_that_are_all_correct_do_not_make_it_certain():
-    labels = np.arange(120) % 3
-    logits = 5 * np.eye(3, dtype=np.float32)[labels]
-    value = fit_temperature(logits, labels)
-    # Of 120 correct images out of 120, Platt's target for the next is 121 in 122.
-    assert softmax(logits / value, axis=1).max() == pytest.approx(121 / 122, abs=1e-3)
-
-
-def test_too_few_images_leave_probabilities_as_they_are():
-    logits, labels = outcomes(0.3)
-    assert fit_temperature(logits[: FEWEST_IMAGES - 1], labels[: FEWEST_IMAGES - 1]) == 1
-    assert fit_temperature(logits[:FEWEST_IMAGES], labels[:FEWEST_IMAGES]) != 1
-
-
-def test_the_temperature_has_three_digits_so_that_a_last_bit_does_not_reach_it():
-    logits, labels = outcomes(0.7, count=500)
-    noise = np.random.default_rng(1).uniform(-1e-6, 1e-6, logits.shape).astype(np.float32)
-    value = fit_temperature(logits, labels)
-    assert value == float(f"{value:.3g}") == fit_temperature(logits + noise, labels)
 
 
 @pytest.mark.parametrize("shift", [0, 1, 3])
@@ -150,14 +104,6 @@ def test_the_same_networks_give_the_same_bytes_alone_or_with_others(folder):
     assert all(after[name] == before[name] for name in ("seed-3.keras", "seed-3.tflite"))
     assert "seed-0: removed" in printed
     assert [path.name for path in Path("models/trained").iterdir()] == ["seed-3"]
-
-
-@pytest.mark.parametrize("key", Package.model_fields)
-def test_each_setting_acts_without_training(key, folder):
-    before = Predictor(3, 10)(images())[1]
-    change_params(folder, **{f"package__{key}": {"average_shift": 2}[key]}, seeds=[3])
-    run_stage(package.main, folder)
-    assert not np.allclose(Predictor(3, 10)(images())[1], before, atol=1e-3)
 
 
 def test_without_validation_images_there_is_neither_temperature_nor_validation_result(folder):

@@ -3,19 +3,17 @@ the key; packages other than those pinned stop, too.
 """
 
 import math
-from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, change_params, note_environment
+from conftest import PARAMS, ROOT, change_params, leaves, note_environment
 
 from stages import environment, train
 from stages.base import params, versions
 from stages.base.stage import UserError
 
-PROJECT = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
 NOTED = Path("data/environment.txt")
 WRONG = {  # by key, values of a wrong type or out of range
     "download.dataset": [5, None, ["mnist"], True, "mnits"],
@@ -69,15 +67,6 @@ RIGHT = [  # the last values that are still allowed
 ]
 
 
-def leaves(values: dict, prefix: str = "") -> Iterator[str]:
-    """The keys of all values that are no sections, with dots."""
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from leaves(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key
-
-
 def set_value(folder: Path, key: str, value: object) -> None:
     change_params(folder, **{key.replace(".", "__"): value})
 
@@ -99,7 +88,7 @@ def refusal() -> str:
 
 
 def test_tables_of_this_file_cover_every_key():
-    assert set(WRONG) == set(leaves(PROJECT))
+    assert set(WRONG) == set(leaves(PARAMS))
 
 
 @pytest.mark.parametrize("key", WRONG)
@@ -135,7 +124,7 @@ def test_a_value_at_its_limit_is_accepted(key, value, folder):
     environment.main()
 
 
-@pytest.mark.parametrize("key", [*leaves(PROJECT), *PROJECT])
+@pytest.mark.parametrize("key", [*leaves(PARAMS), *PARAMS])
 def test_a_missing_key_is_named(key, folder):
     values = section = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
     *sections, last = key.split(".")

@@ -1,12 +1,11 @@
-"""The stage `train` on `digits`: what it writes, that a seed fixes every byte of it, that each
-setting acts, that it learns, and how it fails.
+"""The stage `train` on `digits`: what it writes, that a seed fixes every byte of it, that it
+learns, and how it fails. That each setting acts is tested in test_settings.py.
 """
 
 import os
 import re
 import shutil
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,6 @@ from conftest import ROOT, change_params, prepared, run, run_stage
 from stages import train
 from stages.base.stage import UserError
 from stages.network.runtime import keras
-from stages.network.settings import Train
 
 EPOCHS, BATCH = 2, 128
 PROCESSED = Path("data/processed")
@@ -71,11 +69,6 @@ def test_it_writes_the_network_and_its_curves_and_needs_no_test_images(first: Pa
     assert set(written(first)) == {NETWORK, CURVES}
 
 
-def test_plain_keras_loads_a_network_of_its_own_layers(first: Path):
-    code = f"import keras; print(keras.saving.load_model({str(NETWORK)!r}).output_shape)"
-    assert run("python", "-c", code, cwd=first).stdout == "(None, 10)\n"
-
-
 def test_curves_end_at_accuracy_and_smoothed_loss_of_the_saved_network(first: Path):
     curves = pd.read_csv(first / CURVES)
     columns = "epoch train_accuracy train_loss validation_accuracy validation_loss"
@@ -83,6 +76,7 @@ def test_curves_end_at_accuracy_and_smoothed_loss_of_the_saved_network(first: Pa
     assert list(curves["epoch"]) == list(range(1, EPOCHS + 1))
     assert curves["train_accuracy"].between(0, 1).all()
     images, labels = split(first, "validation")
+    # Keras alone loads it: it is made of Keras' own layers.
     predicted = keras.saving.load_model(first / NETWORK).predict(images, verbose=0)
     smoothed = 0.9 * np.eye(10)[labels] + 0.1 / 10
     last = curves.iloc[-1]
@@ -123,16 +117,6 @@ def test_another_seed_gives_another_network_beside_the_first(first: Path, folder
         assert not np.array_equal(mine, theirs)
 
 
-def test_another_seed_gives_another_order_to_the_same_initial_weights(
-    first: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
-):
-    set_seed = keras.utils.set_random_seed
-    monkeypatch.setattr(keras.utils, "set_random_seed", lambda seed: set_seed(0))
-    run_stage(train.main, folder, "--seed", "1")
-    other = folder / TRAINED / "seed-1/network.keras"
-    assert other.read_bytes() != written(first)[NETWORK]
-
-
 @pytest.mark.slow
 def test_it_learns_with_the_projects_own_settings(folder: Path):
     shutil.copy(ROOT / "params.yaml", folder)
@@ -150,138 +134,6 @@ def test_no_validation_images_no_validation_numbers(folder: Path):
     assert list(pd.read_csv(folder / CURVES)) == ["epoch", "train_accuracy", "train_loss"]
     assert len(re.findall(r"^epoch ", printed, re.MULTILINE)) == EPOCHS
     assert not re.search("validation|nan", printed)
-
-
-@pytest.mark.parametrize(("steps", "warmup", "peak"), [(10, 0.0, 0), (1, 0.0, 0), (4, 0.99, 4)])
-def test_the_rate_peaks_where_the_warm_up_ends(steps: int, warmup: float, peak: int):
-    schedule = train.learning_rates(Train.model_construct(warmup=warmup, learning_rate=0.3), steps)
-    rates = [float(schedule(step)) for step in range(steps + 1)]
-    assert np.argmax(rates) == peak
-    assert rates[peak] == pytest.approx(0.3)
-
-
-@dataclass
-class Fit:
-    """What the stage passes to Keras' fit: the compiled network, the batches, the rest."""
-
-    model: keras.Model
-    batches: list[tuple[np.ndarray, np.ndarray]]
-    arguments: dict
-
-    def rates(self) -> np.ndarray:
-        """The learning rate at each step and after the last."""
-        optimizer = self.model.optimizer
-        rates = []
-        for step in range(len(self.batches) + 1):
-            optimizer.iterations.assign(step)
-            rates.append(float(optimizer.learning_rate))
-        return np.array(rates)
-
-    def loss(self) -> float:
-        """Of an image of class 0 to which the network gives a probability of 0.91."""
-        actual, predicted = np.eye(10)[:1], np.full((1, 10), 0.01)
-        predicted[0, 0] = 0.91
-        return float(self.model.compute_loss(y=actual, y_pred=predicted))
-
-
-def fit_in(folder: Path) -> Fit:
-    """Run the stage in `folder` up to the first step of training, which is not taken."""
-    caught = []
-
-    def fit(model: keras.Model, batches, **arguments) -> None:
-        caught.append(Fit(model, list(batches.as_numpy_iterator()), arguments))
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(keras.Model, "fit", fit)
-        run_stage(train.main, folder, "--seed", "0")
-    return caught[0]
-
-
-def filters(fit: Fit) -> list[int]:
-    convolutions = [layer for layer in fit.model.layers if isinstance(layer, keras.layers.Conv2D)]
-    return [layer.kernel.shape[-1] for layer in convolutions]
-
-
-def brightness(fit: Fit) -> float:
-    """Of all batches: whatever the transformation, it changes the sum in its last digits."""
-    return float(np.sum([images.sum(dtype=np.float64) for images, _ in fit.batches]))
-
-
-STEPS = 1322 // BATCH * EPOCHS  # digits has 1,437 training images, 8 % of them for validation
-# By key of the section `train`: another value, what is looked at, and what must be seen there with
-# the project's value (None: anything else) and with the other one.
-EFFECTS = {
-    "epochs": (3, lambda fit: len(fit.batches), STEPS, STEPS * 3 / 2),
-    "batch_size": (64, lambda fit: len(fit.batches[0][1]), BATCH, 64),
-    "learning_rate": (0.07, lambda fit: fit.rates().max(), 0.1, 0.07),
-    "muon_learning_rate": (
-        0.3,
-        lambda fit: fit.rates().max() * fit.model.optimizer.muon_ratio,
-        0.12,
-        0.3,
-    ),
-    "momentum": (0.5, lambda fit: fit.model.optimizer.momentum, 0.9, 0.5),
-    "warmup": (0.5, lambda fit: fit.rates().argmax(), 0.2 * STEPS, 0.5 * STEPS),
-    "weight_decay": (0.01, lambda fit: fit.model.optimizer.weight_decay, 5e-4, 0.01),
-    "label_smoothing": (
-        0.3,
-        Fit.loss,
-        -0.91 * np.log(0.91) - 0.09 * np.log(0.01),  # 0.9 and a tenth of 0.1 for the label
-        -0.73 * np.log(0.91) - 0.27 * np.log(0.01),
-    ),
-    "network.crop": (0, lambda fit: fit.model.get_layer("stem").output.shape[1], 12, 14),
-    "network.filters": ([3, 4, 5, 6], filters, [4, 8, 8], [3, 4, 5, 6]),
-    "augment.rotation": (0, brightness, None, None),
-    "augment.shift": (0, brightness, None, None),
-    "augment.zoom": (0, brightness, None, None),
-    "augment.shear": (0, brightness, None, None),
-    "photometric.illumination": (0, brightness, None, None),
-    "photometric.strokes": (0, brightness, None, None),
-    "photometric.blur": (0, brightness, None, None),
-    "photometric.polarity": (0, brightness, None, None),
-    "photometric.noise": (0, brightness, None, None),
-    "photometric.outline": (0, brightness, None, None),
-    "photometric.full_until": (0.9, brightness, None, None),
-    "photometric.at_end": (1, brightness, None, None),
-}
-KEYS = [
-    f"{name}.{inner}" if fields else name
-    for name, field in Train.model_fields.items()
-    for fields in [getattr(field.annotation, "model_fields", None)]
-    for inner in fields or [""]
-]
-
-
-@pytest.fixture(scope="module")
-def usual(ready: Path, tmp_path_factory: pytest.TempPathFactory) -> Fit:
-    return fit_in(shutil.copytree(ready, tmp_path_factory.mktemp("usual") / "folder"))
-
-
-def test_the_rate_rises_in_a_line_then_falls_along_a_cosine(usual: Fit):
-    rise = 0.1 * np.arange(4) / 4
-    fall = 0.1 * (1 + np.cos(np.pi * np.arange(17) / 16)) / 2
-    np.testing.assert_allclose(usual.rates(), [*rise, *fall], atol=1e-7)
-
-
-@pytest.mark.parametrize("key", KEYS)
-def test_each_setting_acts(key: str, usual: Fit, folder: Path):
-    value, look, before, after = EFFECTS[key]
-    change_params(folder, **{f"train__{key.replace('.', '__')}": value})
-    changed = fit_in(folder)
-    if before is None:
-        assert look(changed) != look(usual)
-    else:
-        assert look(usual) == pytest.approx(before)
-        assert look(changed) == pytest.approx(after)
-
-
-def test_fit_takes_all_batches_and_the_validation_images(usual: Fit, folder: Path):
-    arguments = usual.arguments
-    assert arguments["steps_per_epoch"] * arguments["epochs"] == len(usual.batches)
-    assert arguments["shuffle"] is False
-    images, labels = split(folder, "validation")
-    np.testing.assert_array_equal(arguments["validation_data"][0], images)
-    np.testing.assert_array_equal(arguments["validation_data"][1], np.eye(10)[labels])
 
 
 @pytest.mark.parametrize("last", [False, True], ids=["during training", "by the last step"])

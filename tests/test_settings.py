@@ -1,0 +1,213 @@
+"""Every key of params.yaml acts, and rightly: generated from the file's own keys.
+
+A key without a check fails, and so does one whose other value changes nothing.
+"""
+
+import functools
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import PARAMS, change_params, leaves, packaged, run_stage
+
+from stages import evaluate, package, preprocess, robustness, train
+from stages.network.runtime import keras
+from stages.network.settings import Train
+
+EPOCHS, BATCH = 2, 128
+STEPS = 1322 // BATCH * EPOCHS  # digits has 1,437 training images, 8 % of them for validation
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which two small networks were trained and packaged, on digits."""
+    folder = tmp_path_factory.mktemp("finished")
+    return packaged(folder, train__batch_size=BATCH, robustness__images=20)
+
+
+@pytest.fixture
+def folder(finished: Path, tmp_path: Path) -> Path:
+    """A copy of `finished` to change and run in."""
+    return shutil.copytree(finished, tmp_path / "folder")
+
+
+@dataclass
+class Fit:
+    """What the stage passes to Keras' fit: the compiled network, the batches, the rest."""
+
+    model: keras.Model
+    batches: list[tuple[np.ndarray, np.ndarray]]
+    arguments: dict
+
+    def rates(self) -> np.ndarray:
+        """The learning rate at each step and after the last."""
+        optimizer = self.model.optimizer
+        rates = []
+        for step in range(len(self.batches) + 1):
+            optimizer.iterations.assign(step)
+            rates.append(float(optimizer.learning_rate))
+        return np.array(rates)
+
+    def loss(self) -> float:
+        """Of an image of class 0 to which the network gives a probability of 0.91."""
+        actual, predicted = np.eye(10)[:1], np.full((1, 10), 0.01)
+        predicted[0, 0] = 0.91
+        return float(self.model.compute_loss(y=actual, y_pred=predicted))
+
+    def filters(self) -> list[int]:
+        kinds = [layer for layer in self.model.layers if isinstance(layer, keras.layers.Conv2D)]
+        return [layer.kernel.shape[-1] for layer in kinds]
+
+    def brightness(self) -> float:
+        """Of all batches: whatever the transformation, it changes the sum in its last digits."""
+        return float(np.sum([images.sum(dtype=np.float64) for images, _ in self.batches]))
+
+
+def fit_in(folder: Path, seed: int = 0) -> Fit:
+    """Run the stage `train` up to the first step of training, which is not taken."""
+    caught = []
+
+    def fit(model: keras.Model, batches, **arguments) -> None:
+        caught.append(Fit(model, list(batches.as_numpy_iterator()), arguments))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keras.Model, "fit", fit)
+        run_stage(train.main, folder, "--seed", str(seed))
+    return caught[0]
+
+
+def outputs(stage: Callable[[], None]) -> Callable[[Path], dict[str, bytes]]:
+    """A function that runs a stage in a folder and gives all files that are there afterwards."""
+
+    def run(folder: Path) -> dict[str, bytes]:
+        run_stage(stage, folder)
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+    return run
+
+
+def file(name: str) -> Callable[[dict[str, bytes]], bytes]:
+    return lambda found: found[name]
+
+
+def networks(found: dict[str, bytes]) -> list[str]:
+    return list(json.loads(found["models/packaged/package.json"]))
+
+
+def validation_images(found: dict[str, bytes]) -> int:
+    return len(found["data/processed/validation/labels.npy"]) - 128  # numpy's header
+
+
+def dataset(found: dict[str, bytes]) -> str:
+    return json.loads(found["metrics/details/scores.json"])["dataset"]
+
+
+def corrupted(found: dict[str, bytes]) -> int:
+    return int(found["metrics/corruptions.csv"].splitlines()[1].split(b",")[-1])
+
+
+EVALUATE, ROBUSTNESS = outputs(evaluate.main), outputs(robustness.main)
+PREPROCESS, PACKAGE = outputs(preprocess.main), outputs(package.main)
+PICTURE = "plots/evaluate/{}.png".format
+# By key: what is run, another value, what is looked at afterwards, and what must be seen there with
+# the usual value and with the other one; without these, only that the two differ.
+CHECKS = {
+    "seeds": (PACKAGE, [3], networks, ["0", "3"], ["3"]),
+    "download.dataset": (EVALUATE, "kmnist", dataset, "digits", "kmnist"),
+    "preprocess.validation_size": (PREPROCESS, 200, validation_images, 115, 200),
+    "preprocess.seed": (PREPROCESS, 1, file("data/processed/validation/images.npy")),
+    "train.epochs": (fit_in, 3, lambda fit: len(fit.batches), STEPS, STEPS * 3 // 2),
+    "train.batch_size": (fit_in, 64, lambda fit: len(fit.batches[0][1]), BATCH, 64),
+    "train.learning_rate": (fit_in, 0.07, lambda fit: fit.rates().max(), 0.1, 0.07),
+    "train.muon_learning_rate": (
+        *(fit_in, 0.3, lambda fit: fit.rates().max() * fit.model.optimizer.muon_ratio),
+        *(0.12, 0.3),
+    ),
+    "train.momentum": (fit_in, 0.5, lambda fit: fit.model.optimizer.momentum, 0.9, 0.5),
+    "train.warmup": (fit_in, 0.5, lambda fit: fit.rates().argmax(), 0.2 * STEPS, 0.5 * STEPS),
+    "train.weight_decay": (
+        *(fit_in, 0.01, lambda fit: fit.model.optimizer.weight_decay),
+        *(5e-4, 0.01),
+    ),
+    "train.label_smoothing": (
+        *(fit_in, 0.3, Fit.loss),
+        -0.91 * np.log(0.91) - 0.09 * np.log(0.01),  # 0.9 and a tenth of 0.1 for the label
+        -0.73 * np.log(0.91) - 0.27 * np.log(0.01),
+    ),
+    "train.network.crop": (
+        *(fit_in, 0, lambda fit: fit.model.get_layer("stem").output.shape[1]),
+        *(12, 14),
+    ),
+    "train.network.filters": (fit_in, [3, 4, 5, 6], Fit.filters, [4, 8, 8], [3, 4, 5, 6]),
+    "train.augment.rotation": (fit_in, 0, Fit.brightness),
+    "train.augment.shift": (fit_in, 0, Fit.brightness),
+    "train.augment.zoom": (fit_in, 0, Fit.brightness),
+    "train.augment.shear": (fit_in, 0, Fit.brightness),
+    "package.average_shift": (PACKAGE, 2, file("models/packaged/seed-3.tflite")),
+    "evaluate.samples": (EVALUATE, 2, file(PICTURE("predictions"))),
+    "evaluate.misclassified": (EVALUATE, 2, file(PICTURE("misclassified"))),
+    "evaluate.seed": (EVALUATE, 1, file(PICTURE("predictions"))),
+    "robustness.images": (ROBUSTNESS, 30, corrupted, 20, 30),
+    "robustness.seed": (ROBUSTNESS, 1, file("metrics/corruptions.csv")),
+}
+
+
+@pytest.fixture(scope="module")
+def usual(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable:
+    """What a run gives with the usual values."""
+
+    @functools.cache
+    def of(run: Callable):
+        return run(shutil.copytree(finished, tmp_path_factory.mktemp("usual") / "folder"))
+
+    return of
+
+
+@pytest.mark.parametrize("key", leaves(PARAMS))
+def test_each_param_acts(key: str, usual: Callable, folder: Path):
+    assert key in CHECKS, f"{key} is new in params.yaml: say in CHECKS how it is seen to act"
+    run, value, look, *expected = CHECKS[key]
+    change_params(folder, **{key.replace(".", "__"): value})
+    found = [look(usual(run)), look(run(folder))]
+    assert found[0] != found[1], "it changes nothing"
+    if expected:
+        assert found == [pytest.approx(each) for each in expected]
+
+
+def test_checks_are_of_params_that_there_are():
+    assert set(CHECKS) == set(leaves(PARAMS))
+
+
+def test_the_rate_rises_in_a_line_then_falls_along_a_cosine(usual: Callable):
+    rise = 0.1 * np.arange(4) / 4
+    fall = 0.1 * (1 + np.cos(np.pi * np.arange(17) / 16)) / 2
+    np.testing.assert_allclose(usual(fit_in).rates(), [*rise, *fall], atol=1e-7)
+
+
+@pytest.mark.parametrize(("steps", "warmup", "peak"), [(10, 0.0, 0), (1, 0.0, 0), (4, 0.99, 4)])
+def test_the_rate_peaks_where_the_warm_up_ends(steps: int, warmup: float, peak: int):
+    schedule = train.learning_rates(Train.model_construct(warmup=warmup, learning_rate=0.3), steps)
+    rates = [float(schedule(step)) for step in range(steps + 1)]
+    assert np.argmax(rates) == peak
+    assert rates[peak] == pytest.approx(0.3)
+
+
+def test_the_seed_decides_weights_and_order(usual: Callable, folder: Path):
+    one, other = usual(fit_in), fit_in(folder, seed=3)
+    assert not np.array_equal(one.model.get_weights()[0], other.model.get_weights()[0])
+    assert not np.array_equal(one.batches[0][1], other.batches[0][1])
+
+
+def test_fit_takes_all_batches_and_the_validation_images(usual: Callable, finished: Path):
+    arguments = usual(fit_in).arguments
+    assert arguments["steps_per_epoch"] * arguments["epochs"] == len(usual(fit_in).batches)
+    assert arguments["shuffle"] is False
+    split = finished / "data/processed/validation"
+    images, labels = np.load(split / "images.npy"), np.load(split / "labels.npy")
+    np.testing.assert_array_equal(arguments["validation_data"][0], images)
+    np.testing.assert_array_equal(arguments["validation_data"][1], np.eye(10)[labels])
