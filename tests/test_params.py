@@ -111,6 +111,17 @@ def test_a_wrong_value_is_refused_by_key_and_value(key, folder):
         ("train.epoch", 3, "train.epoch: unknown key"),
         ("trian", {}, "trian: unknown key"),
         ("train.augment", None, "train.augment: "),
+        (
+            "preprocess.validation_size",
+            1.5,
+            "preprocess.validation_size: expected a number of images (0 or more) or a share "
+            "(between 0.0 and 1.0), found 1.5",
+        ),
+        (
+            "download.dataset",
+            "mnits",
+            "download.dataset: expected one of mnist, fashion_mnist, kmnist, digits, found 'mnits'",
+        ),
     ],
 )
 def test_the_message_names_the_place(key, value, named, folder):

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import change_params
+from sklearn.datasets import load_digits
 
 from stages import download, preprocess
 from stages.base.stage import UserError
@@ -59,21 +60,9 @@ def positions(images: np.ndarray, among: np.ndarray) -> np.ndarray:
     return np.array([index[image.tobytes()] for image in images], int)
 
 
-def write_raw(
-    images: np.ndarray | None = None,
-    labels: np.ndarray | None = None,
-    test_images: np.ndarray | None = None,
-    test_labels: np.ndarray | None = None,
-) -> None:
-    """Replace some of the files in data/raw."""
-    for name, items in {
-        TRAIN_IMAGES: images,
-        TRAIN_LABELS: labels,
-        TEST_IMAGES: test_images,
-        TEST_LABELS: test_labels,
-    }.items():
-        if items is not None:
-            idx.write(RAW / name, items)
+def write_training(images: np.ndarray, labels: np.ndarray) -> None:
+    idx.write(RAW / TRAIN_IMAGES, images)
+    idx.write(RAW / TRAIN_LABELS, labels)
 
 
 def assert_refused(match: str) -> str:
@@ -108,6 +97,18 @@ def processed(digits: Path) -> Path:
     return digits
 
 
+def test_digits_are_the_scans_at_two_and_a_half_times_their_size(digits):
+    """Between two points of a scan there is a straight line; beyond the border there is black."""
+    scan = load_digits().images[-360] / 16
+    at = (np.arange(20) + 0.5) / 2.5 + 0.5  # in a scan with a border of zeros
+    rows = np.stack([np.interp(at, range(10), line) for line in np.pad(scan, 1)])
+    bigger = np.stack([np.interp(at, range(10), line) for line in rows.T]).T
+    image = raw_images(TEST_IMAGES)[0]
+    np.testing.assert_allclose(image[4:-4, 4:-4], 255 * bigger, atol=0.51)
+    assert image.sum() == image[4:-4, 4:-4].sum(), "the margin is black"
+    assert raw_images(TRAIN_IMAGES).max() == 255
+
+
 def test_arrays_are_the_bytes_of_the_files_scaled_in_order(processed):
     assert set(contents()) == ARRAYS
     train, validation, test = map(result, SPLITS)
@@ -139,7 +140,7 @@ def test_order_and_membership_hold_across_blocks_of_the_reader(size, digits):
     images = np.zeros((count, 28, 28), np.uint8)
     images[:, 0, 0], images[:, 0, 1] = numbers // 256, numbers % 256
     labels = (numbers * 7 % 10).astype(np.uint8)
-    write_raw(images, labels)
+    write_training(images, labels)
     change_params(digits, preprocess__validation_size=size)
     preprocess.main()
     found = {}
@@ -152,7 +153,7 @@ def test_order_and_membership_hold_across_blocks_of_the_reader(size, digits):
     assert sorted([*found["train"], *found["validation"]]) == list(range(count))
 
 
-@pytest.mark.parametrize("size", [0.1, 0.25, 500, 10])
+@pytest.mark.parametrize("size", [0.1, 0.25, 500, 10, 1436])
 def test_each_class_has_its_share_of_the_validation_images(size, digits):
     change_params(digits, preprocess__validation_size=size)
     preprocess.main()
@@ -166,7 +167,7 @@ def test_each_class_has_its_share_of_the_validation_images(size, digits):
 
 def test_rare_and_missing_classes_do_not_upset_the_shares(digits):
     labels = np.repeat(np.array([0, 3, 9], np.uint8), [900, 99, 1])
-    write_raw(np.zeros((1000, 28, 28), np.uint8), labels)
+    write_training(np.zeros((1000, 28, 28), np.uint8), labels)
     preprocess.main()
     counts = np.bincount(result("validation")[1], minlength=10)
     assert counts.sum() == 100
@@ -209,41 +210,28 @@ def test_validation_size_that_leaves_no_training_images_is_refused(size, process
     assert "1,437" in assert_refused("preprocess.validation_size")
 
 
-def test_largest_validation_size_leaves_one_training_image(digits):
-    change_params(digits, preprocess__validation_size=1436)
-    preprocess.main()
-    assert [len(result(split)[1]) for split in ("train", "validation")] == [1, 1436]
-
-
-@pytest.mark.parametrize("name", [TRAIN_LABELS, TEST_LABELS])
-@pytest.mark.parametrize("label", [10, 255])
-def test_label_out_of_range_is_refused(label, name, processed):
-    labels = raw_labels(name).copy()
-    labels[123] = label
-    idx.write(RAW / name, labels)
-    assert "index 123" in assert_refused(f"{name}: .*0 to 9, found {label}")
-
-
-@pytest.mark.parametrize("name", [TRAIN_LABELS, TEST_LABELS])
-def test_numbers_of_images_and_labels_that_differ_are_refused(name, processed):
-    labels = raw_labels(name)
-    idx.write(RAW / name, labels[:-1])
-    message = assert_refused(name)
-    assert f"found {len(labels) - 1:,}" in message
-    assert f"expected {len(labels):,} labels" in message
-
-
-@pytest.mark.parametrize("name", [TRAIN_IMAGES, TEST_IMAGES])
-@pytest.mark.parametrize("size", [(28, 27), (32, 32), (1, 784)], ids=str)
-def test_images_of_another_size_are_refused(size, name, processed):
-    idx.write(RAW / name, np.zeros((len(raw_images(name)), *size), np.uint8))
-    assert_refused(f"{name}: expected images of 28×28 pixels, found {size[0]}×{size[1]}")
-
-
-@pytest.mark.parametrize("name", [TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS])
-def test_missing_file_is_refused(name, processed):
-    (RAW / name).unlink()
-    assert_refused(f"{name} not found")
+@pytest.mark.parametrize(
+    ("images", "labels"), [(TRAIN_IMAGES, TRAIN_LABELS), (TEST_IMAGES, TEST_LABELS)]
+)
+def test_files_that_are_missing_or_do_not_belong_together_are_refused(images, labels, processed):
+    values = raw_labels(labels)
+    for label in (10, 255):
+        idx.write(
+            RAW / labels, np.where(np.arange(len(values)) == 1123 % len(values), label, values)
+        )
+        found = assert_refused(f"{labels}: .*0 to 9, found {label}")
+        assert f"index {1123 % len(values):,}" in found
+    idx.write(RAW / labels, values[:-1])
+    count = len(values)
+    assert_refused(f"{labels}: expected {count:,} labels, one per image, found {count - 1:,}")
+    idx.write(RAW / labels, values)
+    for size in ((28, 27), (32, 32), (1, 784)):
+        idx.write(RAW / images, np.zeros((count, *size), np.uint8))
+        assert_refused(f"{images}: expected images of 28×28 pixels, found {size[0]}×{size[1]}")
+    for name in (images, labels):
+        (RAW / name).rename("elsewhere")
+        assert_refused(f"{name} not found")
+        Path("elsewhere").rename(RAW / name)
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["after a run", "without a run before"])
@@ -288,7 +276,7 @@ def test_memory_needed_does_not_grow_with_the_images(digits):
         pixels = np.resize(np.arange(251, dtype=np.uint8), (count, 28, 28))
         header = bytes([0, 0, 8, 3]) + struct.pack(">3I", *pixels.shape)
         (RAW / TRAIN_IMAGES).write_bytes(gzip.compress(header + pixels.tobytes(), 1))
-        write_raw(labels=np.resize(np.arange(10, dtype=np.uint8), count))
+        idx.write(RAW / TRAIN_LABELS, np.resize(np.arange(10, dtype=np.uint8), count))
         del pixels
         tracemalloc.start()
         try:
