@@ -214,7 +214,7 @@ def test_validation_size_that_leaves_no_training_images_is_refused(size, process
     ("images", "labels"), [(TRAIN_IMAGES, TRAIN_LABELS), (TEST_IMAGES, TEST_LABELS)]
 )
 def test_files_that_are_missing_or_do_not_belong_together_are_refused(images, labels, processed):
-    values = raw_labels(labels)
+    values, genuine = raw_labels(labels), (RAW / images).read_bytes()
     for label in (10, 255):
         idx.write(
             RAW / labels, np.where(np.arange(len(values)) == 1123 % len(values), label, values)
@@ -228,6 +228,7 @@ def test_files_that_are_missing_or_do_not_belong_together_are_refused(images, la
     for size in ((28, 27), (32, 32), (1, 784)):
         idx.write(RAW / images, np.zeros((count, *size), np.uint8))
         assert_refused(f"{images}: expected images of 28×28 pixels, found {size[0]}×{size[1]}")
+    (RAW / images).write_bytes(genuine)
     for name in (images, labels):
         (RAW / name).rename("elsewhere")
         assert_refused(f"{name} not found")
