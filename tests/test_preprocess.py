@@ -106,7 +106,10 @@ def test_digits_are_the_scans_at_two_and_a_half_times_their_size(digits):
     image = raw_images(TEST_IMAGES)[0]
     np.testing.assert_allclose(image[4:-4, 4:-4], 255 * bigger, atol=0.51)
     assert image.sum() == image[4:-4, 4:-4].sum(), "the margin is black"
-    assert raw_images(TRAIN_IMAGES).max() == 255
+    assert (len(raw_images(TRAIN_IMAGES)), raw_images(TRAIN_IMAGES).max()) == (1437, 255)
+    labels = [*raw_labels(TRAIN_LABELS), *raw_labels(TEST_LABELS)]
+    np.testing.assert_array_equal(labels, load_digits().target)
+    assert len(raw_images(TEST_IMAGES)) == len(raw_labels(TEST_LABELS)) == 360
 
 
 def test_arrays_are_the_bytes_of_the_files_scaled_in_order(processed):

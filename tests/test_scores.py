@@ -106,6 +106,12 @@ def test_each_number_is_that_of_an_independent_computation():
     assert found["precision.cat"] == found["recall.dog"] == 0
 
 
+def test_a_class_that_neither_occurs_nor_is_predicted_is_reported():
+    probabilities = np.array([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1]])
+    found = scores.report(np.array([0, 1]), probabilities, ("x", "y", "z"))
+    assert found["recall"] == {"macro": pytest.approx(2 / 3), "x": 1, "y": 1, "z": 0}
+
+
 def test_without_disputed_labels_there_is_no_accuracy_without_them():
     assert "undisputed" not in scores.headline(LABELS, PROBABILITIES)
 
@@ -194,7 +200,7 @@ def test_across_goes_through_nested_numbers():
         (0.99999, 2, "99.99 %"),
         (0.99996, 1, "99.9 %"),
         (0.00001, 2, "0.01 %"),
-        (1e-9, 6, "0.000001 %"),
+        (1e-12, 8, "0.00000001 %"),
         (0.0004, 1, "0.1 %"),
         (0.5, 0, "50 %"),
     ],
