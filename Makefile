@@ -18,7 +18,7 @@ fast short best: .venv/installed
 	@set -f; python -m tools.run $$(cat presets/$@.txt)
 
 experiments: .venv/installed  ## show all experiments side by side
-	@dvc exp show --no-pager --only-changed --drop 'Created|loss|ece|undisputed|train$$|.*models.*'
+	@dvc exp show --no-pager --only-changed --drop 'Created|errors|loss|ece|undisputed|train$$|.*models.*'
 
 undo: .venv/installed  ## discard an experiment: back to the committed params, results and network
 	@python -m tools.undo

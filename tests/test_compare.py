@@ -1,6 +1,6 @@
 """`python -m tools.compare`: McNemar's test against hand computation; real Git repositories."""
 
-import json
+import re
 from pathlib import Path
 
 import pytest
@@ -65,9 +65,7 @@ def test_command_compares_the_workspace_with_a_revision(project):
     assert "correct only here" in printed
     assert "2 (6, 7)" in printed
     assert "1 (8)" in printed
-    found = json.loads(run_stage(compare.main, project, "main", "--json"))
-    assert (found["only_here"], found["only_there"]) == ([6, 7], [8])
-    assert found["accuracy_here"] == pytest.approx(358 / 360)
+    assert re.search(r"accuracy here +99.44 %", printed)
 
 
 @pytest.mark.parametrize(

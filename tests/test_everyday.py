@@ -105,3 +105,17 @@ def test_an_experiment_can_be_compared_at_a_glance_and_undone(project):
     name = re.search(r"dvc exp apply (\S+?)[`.\s]", undone.stdout)[1]
     run("dvc", "exp", "apply", name, cwd=project)
     assert "epochs: 2" in (project / "params.yaml").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "value", ["seeds=3", "seeds=[]", "train.epochs=true", "download.dataset=x"]
+)
+def test_a_wrong_value_is_refused_in_our_words_and_is_not_kept(tmp_path, value):
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    before = (tmp_path / "params.yaml").read_bytes()
+    command = ["python", "-m", "tools.run", "-S", value]
+    result = run(*command, cwd=tmp_path, check=False, PYTHONPATH=str(ROOT))
+    assert result.returncode == 1
+    key = value.split("=")[0]
+    assert re.fullmatch(rf"error: params.yaml: {key}: .*\n", result.stderr)
+    assert (tmp_path / "params.yaml").read_bytes() == before

@@ -62,5 +62,13 @@ def test_a_branch_with_other_params_passes_and_can_be_quoted(committed):
 def test_an_unknown_mark_is_refused(committed):
     with open(committed / "README.md", "a", encoding="utf-8") as file:
         file.write("<!--=beauty-->1<!--/-->")
-    with pytest.raises(UserError, match=r"README.md: the mark 'beauty' is unknown; there are run,"):
+    with pytest.raises(UserError, match=r"README.md: the mark 'beauty' is unknown; there are "):
         run_stage(card.main, committed)
+
+
+def test_the_readme_shows_what_make_ends_with_in_a_fresh_clone(committed):
+    run_stage(card.main, committed)
+    readme = (committed / "README.md").read_text(encoding="utf-8")
+    shown = re.search(r"<!--=summary-->\n```\n(.+?)\n```\n", readme, re.DOTALL)[1]
+    assert "misclassify the same images." in shown
+    assert len(shown.splitlines()) == 6

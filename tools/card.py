@@ -21,7 +21,8 @@ from stages.base.files import replacing
 from stages.base.stage import UserError, run_stage
 from stages.dataset import catalogue
 from stages.report.scores import percent, wilson_interval
-from tools.compare import load_run
+from tools.compare import compare, load_run
+from tools.run import summary
 
 MARK = re.compile(r"(<!--=(\w+)-->)(.*?)(<!--/-->)", re.DOTALL)
 
@@ -36,7 +37,9 @@ def numbers() -> dict[str, str]:
     interval = wilson_interval(found.images - len(frame), found.images)
     pairs = Counter(zip(frame["actual"], frame["predicted"], strict=True)).most_common(3)
     worst = corrupted.drop("none").sort_values(ascending=False)[:3]
+    same = compare(found, found).conclusion("the committed run")  # as `make` says in a fresh clone
     return {
+        "summary": f"\n```\n{summary(found, same)}\n```\n",
         "run": hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()[:8],
         "dataset": found.dataset,
         "images": f"{found.images:,}",

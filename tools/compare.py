@@ -10,9 +10,8 @@ Git, so this works on a fresh clone without a DVC remote.
 
 import argparse
 import io
-import json
 import subprocess
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -126,18 +125,13 @@ def compare_with(revision: str) -> tuple[Run, Comparison]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("revision", help="a branch, tag or commit whose run is committed")
-    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
-    arguments = parser.parse_args()
-    revision = arguments.revision
+    revision = parser.parse_args().revision
     here, result = compare_with(revision)
-    if arguments.json:
-        print(json.dumps(asdict(result) | {"conclusion": result.conclusion(revision)}))
-        return
     print(f"{here.dataset}, {here.images:,} test images")
     print(f"  accuracy here              {percent(result.accuracy_here)}")
     print(f"  accuracy of {revision:<14} {percent(result.accuracy_there)}")
     for name, indices in (("here", result.only_here), (f"in {revision}", result.only_there)):
-        listed = ", ".join(map(str, indices[:20])) + (", …" if len(indices) > 20 else "")
+        listed = ", ".join(map(str, indices[:10])) + (", …" if len(indices) > 10 else "")
         print(f"  correct only {name:<13} {len(indices)}{f' ({listed})' if indices else ''}")
     p_value = "< 0.0001" if result.p_value < 1e-4 else f"{result.p_value:.4f}"
     print(f"  McNemar's exact p-value    {p_value}")

@@ -6,18 +6,22 @@ Options are those of `dvc exp run`. If no source of the dataset can be reached, 
 place, 1,797 scans that scikit-learn carries; the next run tries the dataset again.
 """
 
+import argparse
+import contextlib
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from stages.base import params
 from stages.base.stage import UserError, run_stage
 from stages.dataset.settings import Download
-from stages.network.settings import Seeds
+from stages.environment import check_params
 from stages.report.scores import percent, wilson_interval
 from tools import recover
-from tools.compare import compare_with, load_run
+from tools.compare import Run, compare_with, load_run
 
 UNREACHABLE = 3  # what stages.download ends with if no source can be reached
 FALLBACK = Path(".dvc/tmp/fallback")  # holds the name of the dataset that could not be reached
@@ -26,6 +30,32 @@ FALLBACK = Path(".dvc/tmp/fallback")  # holds the name of the dataset that could
 def dvc(*arguments: str) -> int:
     """Run DVC; its output goes where ours goes."""
     return subprocess.run([sys.executable, "-m", "dvc", *arguments]).returncode
+
+
+def check(options: list[str]) -> None:
+    """Check a copy of params.yaml with the values that `options` set, before DVC loads them.
+
+    DVC stops at a wrong list of seeds before any stage can say what is wrong with it. A value that
+    is refused here never gets into params.yaml.
+
+    Raises:
+        UserError: the message names each value that is wrong, and what was expected.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.utils.hydra import apply_overrides
+
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("-S", "--set-param", action="append", default=[])
+    values = parser.parse_known_args(options)[0].set_param
+    with TemporaryDirectory() as folder:
+        copy = shutil.copy(params.PARAMS, folder)
+        if values:
+            try:
+                apply_overrides(copy, values)
+            except DvcException:
+                return  # an unknown key, several values: DVC says what it makes of these
+        with contextlib.chdir(folder):
+            check_params()
 
 
 def run(options: list[str]) -> None:
@@ -40,6 +70,7 @@ def run(options: list[str]) -> None:
         print(f"Trying {wanted} again, which could not be reached the last time.", flush=True)
         options = [*options, "-S", f"download.dataset={wanted}"]
         dataset = wanted
+    check(options)
     FALLBACK.unlink(missing_ok=True)
     command = ["exp", "run", *options] if options else ["repro"]
     if dvc(*command) == 0:
@@ -60,17 +91,12 @@ def run(options: list[str]) -> None:
     raise UserError("the run failed: see above")
 
 
-def summary() -> str:
-    """The result of the last run in a few lines."""
-    found = load_run(None)
+def summary(found: Run, compared: str) -> str:
+    """The result of a run in a few lines, one of them on how it compares with the committed run."""
     errors = len(found.misclassified)
     interval = wilson_interval(found.images - errors, found.images)
     low, high = (percent(interval[end]) for end in ("low", "high"))
     corrupted = json.loads(Path("metrics/robustness.json").read_text(encoding="utf-8"))
-    try:
-        compared = compare_with("HEAD")[1].conclusion("the committed run")
-    except UserError as error:
-        compared = f"Not compared with the committed run: {error}."
     return "\n".join(
         [
             f"{found.dataset}: {percent(found.accuracy)} of {found.images:,} test images correct "
@@ -86,9 +112,12 @@ def summary() -> str:
 
 def main() -> None:
     recover.main()
-    params.load("seeds", Seeds)  # DVC itself says of a wrong list only that it cannot be parsed
     run(sys.argv[1:])
-    print(f"\n{summary()}")
+    try:
+        compared = compare_with("HEAD")[1].conclusion("the committed run")
+    except UserError as error:
+        compared = f"Not compared with the committed run: {error}."
+    print(f"\n{summary(load_run(None), compared)}")
 
 
 if __name__ == "__main__":
