@@ -15,6 +15,7 @@ import requests
 from tqdm import tqdm
 
 from stages.base import params
+from stages.base.files import replacing
 from stages.base.stage import UserError, run_stage
 from stages.dataset import catalogue, digits
 from stages.dataset.catalogue import RAW, Dataset, File
@@ -71,7 +72,8 @@ def download(dataset: Dataset, folder: Path, mirror: str | None = None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for path in PARTIAL.glob("*.gz"):
         path.chmod(0o644)  # pooch's temporary files are for their owner alone
-        os.replace(path, folder / path.name)
+        with replacing(folder / path.name) as temporary:
+            shutil.move(path, temporary)  # a copy, if `folder` is on another file system
     shutil.rmtree(PARTIAL)
 
 

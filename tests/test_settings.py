@@ -108,7 +108,7 @@ def dataset(found: dict[str, bytes]) -> str:
 
 
 def corrupted(found: dict[str, bytes]) -> int:
-    return int(found["metrics/corruptions.csv"].splitlines()[1].split(b",")[-1])
+    return int(found["metrics/corruptions.csv"].splitlines()[1].split(b",")[5])
 
 
 EVALUATE, ROBUSTNESS = outputs(evaluate.main), outputs(robustness.main)
@@ -148,6 +148,14 @@ CHECKS = {
     "train.augment.shift": (fit_in, 0, Fit.brightness),
     "train.augment.zoom": (fit_in, 0, Fit.brightness),
     "train.augment.shear": (fit_in, 0, Fit.brightness),
+    "train.photometric.illumination": (fit_in, 0, Fit.brightness),
+    "train.photometric.strokes": (fit_in, 0, Fit.brightness),
+    "train.photometric.blur": (fit_in, 0, Fit.brightness),
+    "train.photometric.polarity": (fit_in, 0, Fit.brightness),
+    "train.photometric.noise": (fit_in, 0, Fit.brightness),
+    "train.photometric.outline": (fit_in, 0, Fit.brightness),
+    "train.photometric.full_until": (fit_in, 0.9, Fit.brightness),
+    "train.photometric.at_end": (fit_in, 1, Fit.brightness),
     "package.average_shift": (PACKAGE, 2, file("models/packaged/seed-3.tflite")),
     "evaluate.samples": (EVALUATE, 2, file(PICTURE("predictions"))),
     "evaluate.misclassified": (EVALUATE, 2, file(PICTURE("misclassified"))),
