@@ -72,7 +72,7 @@ def main() -> None:
     headline = scores.headline(labels, mean, dataset.disputed)
     for split, key in (("train", "train"), ("validation", "val")):
         if accuracies := [of[split]["accuracy"] for of in load_results().values() if split in of]:
-            headline[key] = float(np.mean(accuracies))
+            headline[key] = round(float(np.mean(accuracies)), 4)
     if len(seeds) > 1:
         headline |= {"mean": found["mean"]["accuracy"], "std": found["std"]["accuracy"]}
     counts = confusion_matrix(labels, mean.argmax(axis=1), labels=range(len(classes)))

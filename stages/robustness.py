@@ -54,9 +54,9 @@ def main() -> None:
     frame = pd.DataFrame(rows).round(5)
     error = frame.set_index("corruption")["error"]
     known, others = error[list(MNIST_C)], error[list(OTHERS)]
-    headline = {"corrupt": known.mean(), "worst": known.max(), "other": others.mean()}
+    headline = {"corrupt": round(float(known.mean()), 4), "worst": round(float(known.max()), 4)}
     with replacing_together() as new:
-        write_json(new(METRICS), {key: round(float(share), 5) for key, share in headline.items()})
+        write_json(new(METRICS), headline)
         write_csv(new(CORRUPTION_ERRORS), frame, index=False)
         pictures.save(pictures.corruptions(examples, labels[0], classes), new(EXAMPLES))
     print(

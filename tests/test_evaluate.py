@@ -125,7 +125,9 @@ def test_every_number_in_the_metrics_is_that_of_the_predictions(finished, labels
         headline[key] = np.mean([results[seed][split]["accuracy"] for seed in "03"])
     keys = ["accuracy", "errors", "undisputed", "loss", "ece", "train", "val", "mean", "std"]
     found = load(finished, "evaluate.json")
-    assert found == approximately({key: headline[key] for key in keys}, 5)
+    assert found == approximately({key: headline[key] for key in keys}, 5) | {
+        key: pytest.approx(headline[key], abs=1.01e-4) for key in ("train", "val")
+    }
     assert dict(flat(load(finished, "details/scores.json"))) == approximately(details, 5)
     assert 0.2 < found["accuracy"] < 1, "the networks have learnt, and not everything"
     assert found["undisputed"] != found["accuracy"]

@@ -20,6 +20,7 @@ import yaml
 from stages.base.files import replacing
 from stages.base.stage import UserError, run_stage
 from stages.dataset import catalogue
+from stages.report.corruptions import MNIST_C, OTHERS
 from stages.report.scores import percent, wilson_interval
 from tools.compare import compare, load_run
 from tools.run import summary
@@ -53,8 +54,8 @@ def numbers() -> dict[str, str]:
         "loss": f"{metrics['loss']:.4f} nats",
         "ece": f"{100 * metrics['ece']:.2f} points",
         "confusions": ", ".join(f"{a} predicted as {p} ({n} times)" for (a, p), n in pairs),
-        "corrupt_err": percent(corrupted.drop("none").mean(), 1),
-        "corrupt_clean": percent(corrupted["none"], 1),
+        "corrupt": percent(corrupted[list(MNIST_C)].mean(), 1),
+        "other": percent(corrupted[list(OTHERS)].mean(), 1),
         "corrupt_images": f"{pd.read_csv('metrics/corruptions.csv')['images'][0]:,}",
         "worst": ", ".join(f"{n.replace('_', ' ')} ({percent(e, 1)})" for n, e in worst.items()),
     }

@@ -101,7 +101,8 @@ def summary(found: Run, compared: str) -> str:
         [
             f"{found.dataset}: {percent(found.accuracy)} of {found.images:,} test images correct "
             f"({errors:,} errors; 95 % interval {low} to {high}).",
-            f"Corrupted images: {percent(corrupted['corrupt_err'])} misclassified on average.",
+            f"Corrupted images: {percent(corrupted['corrupt'])} misclassified on average, at most "
+            f"{percent(corrupted['worst'])}.",
             compared,
             "Pictures: plots/evaluate, plots/robustness; all on a page: dvc plots show",
             "Try next: make fast, or dvc exp run -S train.epochs=2; then dvc metrics diff",
