@@ -115,7 +115,7 @@ def code_lines(path: Path) -> int:
 
 
 def test_the_project_stays_small_enough_to_read_in_an_hour():
-    assert sum(map(code_lines, FILES)) <= 2000
+    assert sum(map(code_lines, FILES)) <= 2250
     tests = (ROOT / "tests").rglob("*.py")
     assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in tests) <= 6000
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 200
