@@ -27,17 +27,13 @@ def outputs(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (folder / TRAINED / "seed-0").iterdir()}
 
 
-def train_in(folder: Path) -> str:
+def train_in(folder: Path, seed: int = 0) -> str:
     """Run the stage in `folder`; what it printed."""
-    return run_stage(train.main, folder, "--seed", "0")
+    return run_stage(train.main, folder, "--seed", str(seed))
 
 
-def train_until(folder: Path, *epochs: int) -> int:
-    """Run the stage until one of these epochs begins, counted from 0, and interrupt it there.
-
-    Returns:
-        The epoch.
-    """
+def train_until(folder: Path, *epochs: int, seed: int = 0) -> int:
+    """Run the stage until one of these epochs begins, counted from 0; interrupt it; say which."""
     begin, began = Progress.on_epoch_begin, []
 
     def interrupt(self: Progress, epoch: int, logs: dict | None = None) -> None:
@@ -49,13 +45,13 @@ def train_until(folder: Path, *epochs: int) -> int:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Progress, "on_epoch_begin", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            train_in(folder)
+            train_in(folder, seed)
     return began[-1]
 
 
-def goes_on(folder: Path) -> bool:
+def goes_on(folder: Path, seed: int = 0) -> bool:
     """Whether a run in `folder` begins with its third epoch, not with its first."""
-    return train_until(folder, 0, 2) == 2
+    return train_until(folder, 0, 2, seed=seed) == 2
 
 
 @pytest.fixture(scope="module")
@@ -65,14 +61,23 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def not_trained(folder: Path, target: Path) -> Path:
+    return shutil.copytree(folder, target, ignore=shutil.ignore_patterns("models"))
+
+
 @pytest.fixture(scope="module")
 def interrupted(undisturbed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same, interrupted when two epochs were finished; DVC has removed the outputs."""
-    folder = tmp_path_factory.mktemp("interrupted") / "project"
-    shutil.copytree(undisturbed, folder, ignore=shutil.ignore_patterns("models"))
+    folder = not_trained(undisturbed, tmp_path_factory.mktemp("interrupted") / "project")
     train_until(folder, 2)
     shutil.rmtree(folder / TRAINED)
     return folder
+
+
+@pytest.fixture
+def fresh(undisturbed: Path, tmp_path: Path) -> Path:
+    """A folder with all that training needs, in which none has begun."""
+    return not_trained(undisturbed, tmp_path / "project")
 
 
 @pytest.fixture
@@ -104,11 +109,9 @@ def test_a_run_that_failed_after_its_last_epoch_only_writes_its_outputs(
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path: Path, undisturbed: Path):
-    folder = tmp_path / "project"
-    shutil.copytree(undisturbed, folder, ignore=shutil.ignore_patterns("models"))
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(fresh: Path, undisturbed: Path):
     command = [sys.executable, "-m", "stages.train", "--seed", "0"]
-    options = {"cwd": folder, "env": os.environ | {"PYTHONPATH": str(ROOT)}, "text": True}
+    options = {"cwd": fresh, "env": os.environ | {"PYTHONPATH": str(ROOT)}, "text": True}
     with subprocess.Popen(command, stdout=subprocess.PIPE, **options) as process:
         for line in process.stdout:
             if line.startswith("epoch 2/"):
@@ -118,65 +121,49 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path: Path, undis
     again = subprocess.run(command, capture_output=True, check=True, **options)
     # The kill may have come before the second epoch's backup was written, or after the third's.
     assert re.match(rf"going on after epoch [123]/{EPOCHS}", again.stdout)
-    assert outputs(folder) == outputs(undisturbed)
+    assert outputs(fresh) == outputs(undisturbed)
 
 
-def test_the_same_run_goes_on(folder: Path):
-    assert goes_on(folder)
+def flip_last_bit(data: bytes) -> bytes:
+    return data[:-1] + bytes([data[-1] ^ 1])
 
 
-def test_another_run_that_finds_a_backup_starts_anew(folder: Path):
-    change_params(folder, train__learning_rate=0.05)
-    printed = train_in(folder)
-    assert "going on" not in printed
-    assert len(re.findall(r"^epoch ", printed, re.MULTILINE)) == EPOCHS
-    assert not (folder / BACKUP).exists()
+ARRAYS = [f"{split}/{name}" for split in ("train", "validation") for name in ("images", "labels")]
+EDITS = [  # of files: other data, and damaged backups
+    *((f"data/processed/{name}.npy", flip_last_bit) for name in ARRAYS),
+    (BACKUP, lambda _: b""),
+    (BACKUP, lambda _: b"PK\x03\x04 no archive"),
+    (BACKUP, lambda data: data[: len(data) // 2]),
+]
 
 
-@pytest.mark.parametrize("split", ["train", "validation"])
-@pytest.mark.parametrize("name", ["images", "labels"])
-def test_a_run_on_other_data_does_not_go_on(folder: Path, split: str, name: str):
-    path = folder / f"data/processed/{split}/{name}.npy"
-    values = np.load(path)
-    values.flat[0] = (values.flat[0] + 1) % 10
-    np.save(path, values)
+@pytest.mark.parametrize(("name", "edit"), EDITS)
+def test_a_run_on_other_data_or_with_a_damaged_backup_does_not_go_on(folder: Path, name, edit):
+    (folder / name).write_bytes(edit((folder / name).read_bytes()))
     assert not goes_on(folder)
 
 
-@pytest.mark.parametrize("change", ["train__augment__shift", "train__label_smoothing"])
-def test_a_run_with_other_settings_does_not_go_on(folder: Path, change: str):
-    change_params(folder, **{change: 0.2})
+@pytest.mark.parametrize("name", ["learning_rate", "augment__shift", "label_smoothing"])
+def test_a_run_with_other_settings_does_not_go_on(folder: Path, name: str):
+    change_params(folder, **{f"train__{name}": 0.2})
     assert not goes_on(folder)
 
 
-def test_a_run_with_other_code_does_not_go_on(undisturbed: Path, tmp_path: Path, monkeypatch):
+def test_a_run_with_other_code_does_not_go_on(fresh: Path, tmp_path: Path, monkeypatch):
     module = ModuleType("stages.network.extra")
     module.__file__ = str(tmp_path / "extra.py")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     Path(module.__file__).write_text("RATE = 1\n")
-    folder = tmp_path / "project"
-    shutil.copytree(undisturbed, folder, ignore=shutil.ignore_patterns("models"))
-    train_until(folder, 2)
-    assert goes_on(folder)
+    train_until(fresh, 2)
+    assert goes_on(fresh)
     Path(module.__file__).write_text("RATE = 2\n")
-    assert not goes_on(folder)
+    assert not goes_on(fresh)
 
 
-def test_a_run_with_another_tensorflow_does_not_go_on(folder: Path, monkeypatch):
-    monkeypatch.setattr("stages.network.callbacks.tf.__version__", "0.1")
-    assert not goes_on(folder)
-
-
-def test_a_backup_of_another_seed_is_left_aside(folder: Path):
+def test_a_run_with_another_tensorflow_or_another_seed_does_not_go_on(folder: Path, monkeypatch):
     shutil.copy(folder / BACKUP, folder / BACKUP.with_name("seed-1.npz"))
-    assert "going on" not in run_stage(train.main, folder, "--seed", "1")
-
-
-@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 no archive", None], ids=str)
-def test_a_damaged_backup_is_left_aside(folder: Path, damage: bytes | None):
-    path = folder / BACKUP
-    data = path.read_bytes()
-    path.write_bytes(data[: len(data) // 2] if damage is None else damage)
+    assert not goes_on(folder, seed=1)
+    monkeypatch.setattr("stages.network.callbacks.tf.__version__", "0.1")
     assert not goes_on(folder)
 
 
@@ -191,15 +178,13 @@ def test_a_backup_is_never_unpickled(folder: Path):
     assert not (folder / "executed").exists()
 
 
-def test_a_terminal_shows_a_bar(undisturbed: Path, tmp_path: Path):
+def test_a_terminal_shows_a_bar(fresh: Path):
     termios = pytest.importorskip("termios")
-    folder = tmp_path / "project"
-    shutil.copytree(undisturbed, folder, ignore=shutil.ignore_patterns("models"))
     seen, terminal = os.openpty()
     termios.tcsetwinsize(terminal, (24, 120))
     subprocess.run(
         [sys.executable, "-m", "stages.train", "--seed", "0"],
-        cwd=folder,
+        cwd=fresh,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.DEVNULL,
         stderr=terminal,
