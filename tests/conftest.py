@@ -65,9 +65,14 @@ def copy_project(target: Path) -> Path:
     run("git", "init", "-q", "-b", "main", cwd=target)
     run("git", "config", "user.name", "Tests", cwd=target)
     run("git", "config", "user.email", "tests@example.com", cwd=target)
-    run("git", "add", "-A", cwd=target)
-    run("git", "commit", "-qm", "start", cwd=target)
+    commit(target, "start")
     return target
+
+
+def commit(project: Path, message: str) -> None:
+    """Commit all changes, new files among them."""
+    run("git", "add", "-A", cwd=project)
+    run("git", "commit", "-qm", message, cwd=project)
 
 
 def note_environment(folder: Path) -> None:
@@ -190,6 +195,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             counts[what] += number
     for what, number in counts.items():
         terminalreporter.write_line(f"{what}: {number:,}")
+
+
+@pytest.fixture
+def folder(finished: Path, tmp_path: Path) -> Path:
+    """A copy of what a test file's fixture `finished` has made, to change and run in."""
+    return shutil.copytree(finished, tmp_path / "folder", symlinks=True)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ number is computed a second way, from the predictions as they were written.
 """
 
 import json
-import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -41,12 +40,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(catalogue, "find", lambda name: doubted)
         run_stage(evaluate.main, folder)
     return folder
-
-
-@pytest.fixture
-def folder(finished: Path, tmp_path: Path) -> Path:
-    """A copy of `finished` to change and run in."""
-    return shutil.copytree(finished, tmp_path / "folder")
 
 
 @pytest.fixture(scope="module")
