@@ -13,8 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, change_params, copy_project, run
-from dvc_render.html import HTML
+from conftest import ROOT, change_params, commit, copy_project, run
 
 from stages import page
 
@@ -53,11 +52,6 @@ def test_dvc_fills_the_template_before_any_stage_has_run(begun):
     assert not re.search(r"\{(scripts|plot_divs|refresh_tag)\}", shown)
     assert '"epoch": "2", "train_loss": "1.5"' in shown
     assert len(charts_of(shown)) >= 3
-
-
-def test_template_lets_a_page_reload_itself():
-    shown = HTML(TEMPLATE, refresh_seconds=5).embed()
-    assert '<meta http-equiv="refresh" content="5">' in shown
 
 
 def charts_of(shown: str) -> list[str]:
@@ -125,15 +119,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     project = copy_project(tmp_path_factory.mktemp("page") / "project")
     change_params(project, train__epochs=2)  # a curve of one point is no curve
     run("dvc", "repro", cwd=project)
-    run("git", "add", "-A", cwd=project)
-    run("git", "commit", "-qm", "run", cwd=project)
+    commit(project, "run")
     return project
-
-
-@pytest.fixture
-def project(finished: Path, tmp_path: Path) -> Path:
-    """A copy of the project that has run, for a test to change."""
-    return shutil.copytree(finished, tmp_path / "project", symlinks=True)
 
 
 def assert_all_is_drawn(seen: dict) -> None:
@@ -148,23 +135,23 @@ def assert_all_is_drawn(seen: dict) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["show", "diff main"])
-def test_page_is_drawn_without_a_network(project, tmp_path, command):
+def test_page_is_drawn_without_a_network(folder, tmp_path, command):
     if command == "diff main":
-        curves = project / "models/trained/seed-0/curves.csv"
+        curves = folder / "models/trained/seed-0/curves.csv"
         text = curves.read_text(encoding="utf-8")
         curves.unlink()  # DVC may have linked it to its cache
         curves.write_text(text.replace("0.", "0.1"), encoding="utf-8")
-    run("dvc", "plots", *command.split(), cwd=project)
-    seen = look(project / "dvc_plots/index.html", tmp_path / "profile")
+    run("dvc", "plots", *command.split(), cwd=folder)
+    seen = look(folder / "dvc_plots/index.html", tmp_path / "profile")
     assert seen["faults"] == []
     assert_all_is_drawn(seen)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("out", [".", "other/folder", "a/b/c/d"])
-def test_page_may_be_in_any_folder_of_the_project(project, tmp_path, out):
-    run("dvc", "plots", "show", "--out", out, cwd=project)
-    seen = look(project / out / "index.html", tmp_path / "profile")
+def test_page_may_be_in_any_folder_of_the_project(folder, tmp_path, out):
+    run("dvc", "plots", "show", "--out", out, cwd=folder)
+    seen = look(folder / out / "index.html", tmp_path / "profile")
     assert_all_is_drawn(seen)
     assert all(fault.endswith("plots/vega.js") for fault in seen["faults"])
 
@@ -183,13 +170,13 @@ def test_page_names_charts_that_have_no_data_yet(begun, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("content", [None, "(() => {", "var other = 1;"])
-def test_page_says_what_charts_need(project, tmp_path, content):
+def test_page_says_what_charts_need(folder, tmp_path, content):
     """When there is no script, or it is damaged, and no network: one sentence, and the pictures."""
-    (project / page.SCRIPT).unlink()
+    (folder / page.SCRIPT).unlink()
     if content:
-        (project / page.SCRIPT).write_text(content, encoding="utf-8")
-    run("dvc", "plots", "show", cwd=project)
-    seen = look(project / "dvc_plots/index.html", tmp_path / "profile")
+        (folder / page.SCRIPT).write_text(content, encoding="utf-8")
+    run("dvc", "plots", "show", cwd=folder)
+    seen = look(folder / "dvc_plots/index.html", tmp_path / "profile")
     assert not any(chart["drawn"] for chart in seen["charts"])
     assert "plots/vega.js" in seen["notice"]
     assert "dvc repro page" in seen["notice"]
@@ -211,12 +198,12 @@ def web(tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.mark.slow
-def test_page_takes_the_scripts_from_the_web_where_nothing_has_run(project, tmp_path, web):
+def test_page_takes_the_scripts_from_the_web_where_nothing_has_run(folder, tmp_path, web):
     """One after the other, in DVC's order: each here needs the one before, as the real ones do."""
-    run("dvc", "plots", "show", cwd=project)
-    script = (project / page.SCRIPT).read_text(encoding="utf-8")
-    (project / page.SCRIPT).unlink()
-    shown = project / "dvc_plots/index.html"
+    run("dvc", "plots", "show", cwd=folder)
+    script = (folder / page.SCRIPT).read_text(encoding="utf-8")
+    (folder / page.SCRIPT).unlink()
+    shown = folder / "dvc_plots/index.html"
     content = shown.read_text(encoding="utf-8")
     vega, lite, embed = re.findall(rf'src="{WEB}([^"]+)"', content)
     shown.write_text(content.replace(WEB, web), encoding="utf-8")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, change_params, copy_project, run, stages_run
+from conftest import ROOT, change_params, commit, copy_project, run, stages_run
 
 STAGES = tuple(yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"])
 
@@ -19,8 +19,7 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, di
     trace = project.parent / "trace"
     trace.mkdir()
     run("dvc", "repro", cwd=project, PYTHONPATH=str(ROOT / "tests/tracing"), TRACE=str(trace))
-    run("git", "add", "-A", cwd=project)
-    run("git", "commit", "-qm", "run", cwd=project)
+    commit(project, "run")
     return project, {
         stage: json.loads((trace / f"{stage}.json").read_text(encoding="utf-8")) for stage in STAGES
     }
@@ -39,14 +38,19 @@ def lock_entry(project: Path, stage: str) -> dict:
     return nothing | lock["stages"]["train@0" if stage == "train" else stage]
 
 
-def within(path: str, listed: set[str]) -> bool:
-    return any(path == name or path.startswith(f"{name}/") for name in listed)
+def assert_covers(listed: set[str], paths: set[str]) -> None:
+    """Each path is listed, itself or by its folder, and nothing is listed in vain."""
+
+    def within(path: str, name: str) -> bool:
+        return path == name or path.startswith(f"{name}/")
+
+    assert not {path for path in paths if not any(within(path, name) for name in listed)}
+    assert not {name for name in listed if not any(within(path, name) for path in paths)}
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_deps_are_what_the_stage_imports_and_opens(traced, stage):
     project, used = traced
-    listed = {dep["path"] for dep in lock_entry(project, stage)["deps"]}
     # Git's and DVC's own files are no inputs; params.yaml is compared key by key below.
     ours = {
         path
@@ -61,9 +65,7 @@ def test_deps_are_what_the_stage_imports_and_opens(traced, stage):
         ours.add("data/environment.txt")
     if stage == "robustness":  # LiteRT opens it, unseen by Python
         ours.add("models/packaged/seed-0.tflite")
-    assert not {path for path in ours if not within(path, listed)}
-    idle = {name for name in listed if not any(within(path, {name}) for path in ours)}
-    assert not idle
+    assert_covers({dep["path"] for dep in lock_entry(project, stage)["deps"]}, ours)
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -75,15 +77,13 @@ def test_params_are_what_the_stage_loads(traced, stage):
 @pytest.mark.parametrize("stage", STAGES)
 def test_outs_are_what_the_stage_writes(traced, stage):
     project, used = traced
-    listed = {out["path"] for out in lock_entry(project, stage)["outs"]}
     kept = {
         path
         for path in used[stage]["written"]
         if (project / path).exists() and not path.startswith(".dvc/tmp/")
         if "__pycache__" not in path
     }
-    assert not {path for path in kept if not within(path, listed)}
-    assert not {name for name in listed if not any(within(path, {name}) for path in kept)}
+    assert_covers({out["path"] for out in lock_entry(project, stage)["outs"]}, kept)
 
 
 def test_train_never_opens_the_test_images(traced):
@@ -91,9 +91,9 @@ def test_train_never_opens_the_test_images(traced):
     assert not [path for path in used["train"]["opened"] if "test" in path or "t10k" in path]
 
 
-@pytest.mark.parametrize("stage", ["evaluate", "robustness"])
-def test_what_only_predicts_does_not_import_tensorflow(traced, stage):
-    assert "stages/network/runtime.py" not in traced[1][stage]["modules"]
+def test_what_only_predicts_does_not_import_tensorflow(traced):
+    for stage in ("evaluate", "robustness"):
+        assert "stages/network/runtime.py" not in traced[1][stage]["modules"]
 
 
 def test_every_section_of_params_concerns_a_stage(traced):
@@ -140,11 +140,10 @@ def test_a_wrong_param_stops_the_pipeline_before_any_work_and_loses_nothing(proj
     assert not stages_run(run("dvc", "repro", cwd=project))
 
 
-# The README's table of what runs again, a row each.
+# The README's table of what runs again; for its row of seeds see test_everyday.py.
 ROWS = [
     ({"preprocess__validation_size": 200}, {"preprocess", "train@0", "package"}),
     ({"train__augment__rotation": 5}, {"train@0", "package"}),
-    ({"seeds": [0, 1]}, {"train@1", "package"}),
     ({"package__average_shift": 2}, {"package"}),
     ({"evaluate__misclassified": 3}, {"evaluate"}),
     ({"robustness__images": 30}, {"robustness"}),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, change_params, copy_project, run
+from conftest import ROOT, change_params, commit, copy_project, run
 
 from stages.report.scores import percent
 
@@ -24,15 +24,11 @@ def steps(path: Path) -> list[dict]:
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
-def test_workflows_take_actions_of_a_major_version(path):
+def test_workflows_take_actions_of_a_major_version_and_names_from_variables(path):
+    """A branch may be called `$(rm -rf .)`: pasted into a script, it would run."""
     used = [step["uses"] for step in steps(path) if "uses" in step]
     assert used
     assert all(re.fullmatch(r"actions/[a-z-]+@v\d+", name) for name in used), used
-
-
-@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
-def test_shell_code_takes_what_others_name_from_variables(path):
-    """A branch may be called `$(rm -rf .)`: pasted into a script, it would run."""
     assert not [step["run"] for step in steps(path) if "${{" in step.get("run", "")]
 
 
@@ -61,22 +57,14 @@ def test_tests_run_on_the_oldest_and_the_newest_python():
     assert matrix["python"] == [oldest, newest]
 
 
-@pytest.mark.parametrize("name", ["report", "run"])
 @pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is not installed")
-def test_scripts_pass_shellcheck(name):
-    result = run("shellcheck", str(ROOT / ".ci" / name), cwd=ROOT, check=False)
+def test_scripts_and_the_steps_of_workflows_pass_shellcheck(tmp_path):
+    scripts = [ROOT / ".ci/report", ROOT / ".ci/run"]
+    for number, step in enumerate(step for path in WORKFLOWS for step in steps(path)):
+        scripts.append(tmp_path / f"{number}.sh")
+        scripts[-1].write_text("#!/bin/bash\n" + step.get("run", ""), encoding="utf-8")
+    result = run("shellcheck", *map(str, scripts), cwd=tmp_path, check=False)
     assert result.returncode == 0, result.stdout
-
-
-@pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is not installed")
-@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
-def test_steps_pass_shellcheck(path, tmp_path):
-    for index, step in enumerate(steps(path)):
-        if "run" in step:
-            script = tmp_path / f"{index}.sh"
-            script.write_text("#!/bin/bash\n" + step["run"], encoding="utf-8")
-            result = run("shellcheck", str(script), cwd=tmp_path, check=False)
-            assert result.returncode == 0, result.stdout
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +77,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run("git", "checkout", "-q", "-B", branch, cwd=project)
         change_params(project, train__epochs=epochs)
         run("dvc", "repro", cwd=project)
-        run("git", "add", "-A", cwd=project)
-        run("git", "commit", "-qm", f"{epochs} epochs", cwd=project)
+        commit(project, f"{epochs} epochs")
     target = project.parent / "clone"
     run("git", "clone", "-q", str(project), str(target), cwd=project.parent)
     assert not (target / "data/processed").exists()
@@ -141,15 +128,11 @@ def test_pictures_of_a_comment_are_those_in_git(clone, tmp_path):
 
 
 @pytest.mark.slow
-def test_report_on_no_change_says_so(clone, tmp_path):
+def test_report_on_no_change_says_so_and_on_an_unknown_revision_is_refused(clone, tmp_path):
     report(clone, "HEAD", str(tmp_path))
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "misclassify the same images" in text
     assert text.count("No difference.") == 2
-
-
-@pytest.mark.slow
-def test_report_on_an_unknown_revision_is_refused(clone, tmp_path):
     result = report(clone, "nowhere", str(tmp_path / "report"))
     assert result.returncode == 1
     assert result.stderr == "error: revision 'nowhere': no such branch, tag or commit\n"

@@ -25,23 +25,18 @@ CURVES = TRAINED / "seed-0/curves.csv"
 
 
 @pytest.fixture(scope="module")
-def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with all that training needs, and no test images."""
-    folder = prepared(tmp_path_factory.mktemp("ready"), train__epochs=EPOCHS, train__batch_size=128)
+    folder = tmp_path_factory.mktemp("ready")
+    prepared(folder, train__epochs=EPOCHS, train__batch_size=BATCH)
     shutil.rmtree(folder / PROCESSED / "test")
     return folder
 
 
-@pytest.fixture
-def folder(ready: Path, tmp_path: Path) -> Path:
-    """A copy of `ready` to change and run in."""
-    return shutil.copytree(ready, tmp_path / "folder")
-
-
 @pytest.fixture(scope="module")
-def first(ready: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def first(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the stage has run; what it printed is in the file `printed`."""
-    folder = shutil.copytree(ready, tmp_path_factory.mktemp("first") / "folder")
+    folder = shutil.copytree(finished, tmp_path_factory.mktemp("first") / "folder")
     (folder / "printed").write_text(run_stage(train.main, folder, "--seed", "0"))
     return folder
 
@@ -59,12 +54,6 @@ def refusal(folder: Path, seed: int = 0) -> str:
     return str(caught.value)
 
 
-def split(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
-    return tuple(
-        np.load(folder / PROCESSED / name / f"{part}.npy") for part in ("images", "labels")
-    )
-
-
 def test_it_writes_the_network_and_its_curves_and_needs_no_test_images(first: Path):
     assert set(written(first)) == {NETWORK, CURVES}
 
@@ -75,7 +64,8 @@ def test_curves_end_at_accuracy_and_smoothed_loss_of_the_saved_network(first: Pa
     assert list(curves) == columns.split()
     assert list(curves["epoch"]) == list(range(1, EPOCHS + 1))
     assert curves["train_accuracy"].between(0, 1).all()
-    images, labels = split(first, "validation")
+    split = first / PROCESSED / "validation"
+    images, labels = np.load(split / "images.npy"), np.load(split / "labels.npy")
     # Keras alone loads it: it is made of Keras' own layers.
     predicted = keras.saving.load_model(first / NETWORK).predict(images, verbose=0)
     smoothed = 0.9 * np.eye(10)[labels] + 0.1 / 10
@@ -87,10 +77,10 @@ def test_curves_end_at_accuracy_and_smoothed_loss_of_the_saved_network(first: Pa
 
 def test_it_prints_one_line_per_epoch_and_no_bar_into_a_pipe(first: Path):
     printed = (first / "printed").read_text()
-    lines = printed.splitlines()
-    assert len(lines) == EPOCHS
     accuracies = pd.read_csv(first / CURVES)["validation_accuracy"]
-    for number, (line, accuracy) in enumerate(zip(lines, accuracies, strict=True), start=1):
+    for number, (line, accuracy) in enumerate(
+        zip(printed.splitlines(), accuracies, strict=True), start=1
+    ):
         assert line.startswith(f"epoch {number}/{EPOCHS}: loss ")
         assert f"validation accuracy {accuracy:.2%}" in line
     assert not re.search(r"[\r\x1b]", printed)
@@ -112,9 +102,7 @@ def test_another_seed_gives_another_network_beside_the_first(first: Path, folder
         keras.saving.load_model(folder / TRAINED / f"seed-{seed}/network.keras").get_weights()
         for seed in (0, 1)
     )
-    for mine, theirs in zip(one, other, strict=True):
-        assert mine.shape == theirs.shape
-        assert not np.array_equal(mine, theirs)
+    assert not any(np.array_equal(mine, theirs) for mine, theirs in zip(one, other, strict=True))
 
 
 @pytest.mark.slow
@@ -132,7 +120,6 @@ def test_no_validation_images_no_validation_numbers(folder: Path):
         np.save(path, np.load(path)[:0])
     printed = run_stage(train.main, folder, "--seed", "0")
     assert list(pd.read_csv(folder / CURVES)) == ["epoch", "train_accuracy", "train_loss"]
-    assert len(re.findall(r"^epoch ", printed, re.MULTILINE)) == EPOCHS
     assert not re.search("validation|nan", printed)
 
 
@@ -156,9 +143,7 @@ def test_a_loss_that_is_no_number_ends_training_and_leaves_the_earlier_network(
 
 def test_a_batch_larger_than_the_training_set_is_refused(folder: Path):
     change_params(folder, train__batch_size=1323)
-    message = refusal(folder)
-    assert message.startswith("train.batch_size: expected at most 1,322")
-    assert "found 1,323" in message
+    assert re.match("train.batch_size: expected at most 1,322.*found 1,323", refusal(folder))
 
 
 @pytest.mark.parametrize("name", ["train/images", "train/labels", "validation/images"])
