@@ -32,29 +32,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def copy_project(target: Path) -> Path:
     """A Git repository with the project's pipeline, set to train a tiny network on digits."""
-    target.mkdir(parents=True)
-    ignored = shutil.ignore_patterns("__pycache__")
-    for name in (
-        "stages",
-        "tools",
-        "data/README.md",
-        "dvc.yaml",
-        "params.yaml",
-        "requirements.txt",
-        ".dvcignore",
-        ".gitignore",
-        ".gitattributes",
-    ):
-        source = ROOT / name
-        if source.is_dir():
-            shutil.copytree(source, target / name, ignore=ignored)
-        else:
-            (target / name).parent.mkdir(exist_ok=True)
-            shutil.copy(source, target / name)
-    for name in ("config", ".gitignore", "page.html"):
-        (target / ".dvc").mkdir(exist_ok=True)
-        shutil.copy(ROOT / ".dvc" / name, target / ".dvc" / name)
-    shutil.copytree(ROOT / ".dvc/plots", target / ".dvc/plots")
+    for name in ("stages", "tools", ".dvc/plots"):
+        shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+    files = "dvc.yaml params.yaml requirements.txt .dvcignore .gitignore .gitattributes "
+    files += "data/README.md .dvc/config .dvc/.gitignore .dvc/page.html"
+    for name in files.split():
+        (target / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, target / name)
     change_params(
         target,
         download__dataset="digits",
@@ -162,10 +146,7 @@ def run(
     **environment: str,
 ):
     """Run a program in `cwd`, `python` and `dvc` being `python`'s; output as text."""
-    programs = {
-        "python": [python],
-        "dvc": [python, "-m", "dvc"],
-    }
+    programs = {"python": [python], "dvc": [python, "-m", "dvc"]}
     # dvc.yaml calls `python`: it must be the same.
     path = os.pathsep.join([str(Path(python).parent), os.environ["PATH"]])
     result = subprocess.run(

@@ -8,15 +8,8 @@ from sklearn.datasets import load_digits
 
 from stages.report.corruptions import CORRUPTIONS, corrupt
 
-WITHOUT_CHANCE = {
-    "defocus_blur",
-    "scale",
-    "brightness",
-    "stripe",
-    "canny_edges",
-    "pixelate",
-    "jpeg",
-}
+WITHOUT_CHANCE = ["defocus_blur", "scale", "brightness", "stripe", "canny_edges"]
+WITHOUT_CHANCE += ["pixelate", "jpeg"]
 EVERY = pytest.mark.parametrize("name", CORRUPTIONS)
 
 
@@ -40,12 +33,6 @@ def point(row: int, column: int, count: int = 200) -> np.ndarray:
     return images
 
 
-def test_there_are_twenty_each_with_a_line_that_says_what_it_does():
-    lines = {function.__doc__.strip() for function in CORRUPTIONS.values()}
-    assert len(lines) == len(CORRUPTIONS) == 20
-    assert all("\n" not in line and line.endswith(".") for line in lines)
-
-
 @EVERY
 def test_shape_type_and_range_stay_and_every_digit_changes(name: str, images: np.ndarray):
     before = images.copy()
@@ -57,17 +44,13 @@ def test_shape_type_and_range_stay_and_every_digit_changes(name: str, images: np
 
 
 @EVERY
-def test_it_is_a_function_of_the_seed(name: str, images: np.ndarray):
-    first, same, other = (corrupt(images, name, seed) for seed in (1, 1, 2))
+def test_seed_and_image_and_nothing_else_decide(name: str, images: np.ndarray):
+    cut = images[:, 2:-2, 3:]  # with ink at the border, and of another size
+    first, same, other = (corrupt(cut, name, seed) for seed in (1, 1, 2))
     assert np.array_equal(first, same)
     assert np.array_equal(first, other) == (name in WITHOUT_CHANCE)
-
-
-@EVERY
-def test_images_behind_do_not_matter_nor_does_the_size(name: str, images: np.ndarray):
-    cut = images[:, 2:-2, 3:]  # with ink at the border
-    assert corrupt(cut, name, 0).shape == cut.shape == (60, 24, 25)
-    np.testing.assert_array_equal(corrupt(cut, name, 0)[:7], corrupt(cut[:7], name, 0))
+    assert first.shape == cut.shape == (60, 24, 25)
+    np.testing.assert_array_equal(first[:7], corrupt(cut[:7], name, 1))
 
 
 def test_each_corruption_has_random_numbers_of_its_own():

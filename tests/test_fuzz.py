@@ -144,12 +144,6 @@ def fuzz_idx(number: int, path: Path, memory: bool) -> int:
 
 
 @quick
-@given(packed=st.binary(max_size=200), dimensions=st.sampled_from(DIMENSIONS))
-def test_noise_is_refused(packed, dimensions, path):
-    assert not check_idx(packed, dimensions, path)
-
-
-@quick
 @given(
     shape=st.lists(st.sampled_from(FIELDS) | st.integers(0, 20), min_size=1, max_size=4),
     data=st.binary(max_size=300),

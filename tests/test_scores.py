@@ -116,32 +116,6 @@ def test_without_disputed_labels_there_is_no_accuracy_without_them():
     assert "undisputed" not in scores.headline(LABELS, PROBABILITIES)
 
 
-@pytest.mark.parametrize(
-    ("errors", "low", "high"), [(50, 99.34, 99.62), (30, 99.57, 99.79), (20, 99.69, 99.87)]
-)
-def test_interval_is_wilsons(errors, low, high):
-    """As published tables round it."""
-    found = scores.wilson_interval(10_000 - errors, 10_000)
-    assert (round(100 * found["low"], 2), round(100 * found["high"], 2)) == (low, high)
-
-
-def test_calibration_error_by_hand():
-    """Two bins of two images: confidences .6 and .7, one correct; .9 and .9, both correct."""
-    probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.1, 0.9], [0.3, 0.7]])
-    found = scores.calibration_error(np.array([0, 1, 1, 1]), probabilities, bins=2)
-    assert found == pytest.approx((abs(0.65 - 0.5) + abs(0.9 - 1.0)) / 2)
-
-
-def test_calibration_error_is_small_of_true_probabilities_and_large_of_boasts():
-    rng = np.random.default_rng(0)
-    confidence = rng.uniform(0.5, 1, 50_000)
-    labels = (rng.random(50_000) > confidence).astype(int)
-    honest = np.stack([confidence, 1 - confidence], axis=1)
-    assert scores.calibration_error(labels, honest) < 0.01
-    boasting = np.tile([0.999, 0.001], (50_000, 1))
-    assert scores.calibration_error(labels, boasting) == pytest.approx(0.249, abs=0.01)
-
-
 def test_calibration_error_of_fewer_images_than_bins():
     assert scores.calibration_error(np.array([0]), np.array([[0.75, 0.25]])) == 0.25
 

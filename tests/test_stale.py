@@ -5,28 +5,16 @@ and no others.
 """
 
 import contextlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, change_params, copy_project, run
+from conftest import PARAMS, ROOT, change_params, copy_project, run
 from dvc.repo import Repo
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
 BEHIND_TRAINING = {"package", "evaluate", "robustness"}
-
-
-@contextlib.contextmanager
-def inside(folder: Path) -> Iterator[None]:
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        yield
-    finally:
-        os.chdir(before)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +24,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     No stage has run: DVC was told that files of a few bytes are what the stages wrote.
     """
     folder = copy_project(tmp_path_factory.mktemp("stale") / "project")
-    with inside(folder):
+    with contextlib.chdir(folder):
         for number, out in enumerate(Repo(folder).index.outs):
             path = Path(out.fs_path)
             path = path if path.suffix else path / "file"
@@ -49,7 +37,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def status(project: Path) -> set[str]:
     """The stages that `dvc status` names; the instances of a matrix under their stage's name."""
-    with inside(project), contextlib.closing(Repo(project)) as repo:
+    with contextlib.chdir(project), contextlib.closing(Repo(project)) as repo:
         return {name.split("@")[0] for name in repo.status()}
 
 
