@@ -116,6 +116,12 @@ def packaged(folder: Path, **values) -> Path:
     return folder
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files in a folder and below, by path."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
 def leaves(values: dict, prefix: str = "") -> Iterator[str]:
     """The keys of all values that are no sections, with dots."""
     for key, value in values.items():

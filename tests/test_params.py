@@ -11,7 +11,7 @@ import yaml
 from conftest import PARAMS, ROOT, change_params, leaves, note_environment
 
 from stages import environment, train
-from stages.base import params, versions
+from stages.base import versions
 from stages.base.stage import UserError
 
 NOTED = Path("data/environment.txt")
@@ -172,12 +172,6 @@ def test_a_missing_file_is_named_and_yaml_cannot_make_objects(folder):
     (folder / "params.yaml").write_text("train: !!python/object/apply:os.mkdir [made]\n")
     assert "YAML" in refusal()
     assert not Path("made").exists()
-
-
-def test_settings_cannot_be_changed_by_a_stage(folder):
-    settings = params.load("train", environment.SECTIONS["train"])
-    with pytest.raises(ValueError, match="frozen"):
-        settings.epochs = 1
 
 
 # --- Packages

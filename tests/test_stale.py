@@ -78,15 +78,6 @@ def test_an_edited_file_concerns_the_stages_that_use_it(project, name, expected)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("room", ["base", "dataset", "network", "prediction", "report"])
-def test_every_file_of_a_room_concerns_a_stage(project, room):
-    for path in sorted((project / "stages" / room).iterdir()):
-        if path.is_file():
-            with edited(path):
-                assert status(project), path.name
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("key", PARAMS)
 def test_a_changed_param_concerns_exactly_the_stages_that_list_it(project, key):
     """test_pipeline.py compares what they list with what they really load, by tracing."""
