@@ -1,11 +1,10 @@
 """Training that is interrupted goes on where it was and ends with the bytes of an undisturbed run;
-a backup of another run is left aside. The progress bar of a terminal.
+a backup of another run is left aside. The progress bar of a terminal. Kills: test_kills.py.
 """
 
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +12,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from conftest import ROOT, change_params, prepared, run_stage
+from conftest import ROOT, change_params, contents, prepared, run_stage
 
 from stages import train
 from stages.network.callbacks import Progress
@@ -21,10 +20,6 @@ from stages.network.callbacks import Progress
 EPOCHS = 3
 BACKUP = Path(".dvc/tmp/training/seed-0.npz")
 TRAINED = Path("models/trained")
-
-
-def outputs(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in (folder / TRAINED / "seed-0").iterdir()}
 
 
 def train_in(folder: Path, seed: int = 0) -> str:
@@ -90,7 +85,7 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(folder: Path, u
     printed = train_in(folder)
     assert printed.startswith(f"going on after epoch 2/{EPOCHS}")
     assert f"epoch 3/{EPOCHS}: loss" in printed
-    assert outputs(folder) == outputs(undisturbed)
+    assert contents(folder / TRAINED) == contents(undisturbed / TRAINED)
     assert not (folder / BACKUP).exists()
 
 
@@ -105,23 +100,7 @@ def test_a_run_that_failed_after_its_last_epoch_only_writes_its_outputs(
     printed = train_in(folder)
     assert printed.startswith(f"going on after epoch {EPOCHS}/{EPOCHS}")
     assert "images/s" not in printed
-    assert outputs(folder) == outputs(undisturbed)
-
-
-@pytest.mark.slow
-def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(fresh: Path, undisturbed: Path):
-    command = [sys.executable, "-m", "stages.train", "--seed", "0"]
-    options = {"cwd": fresh, "env": os.environ | {"PYTHONPATH": str(ROOT)}, "text": True}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, **options) as process:
-        for line in process.stdout:
-            if line.startswith("epoch 2/"):
-                process.kill()
-                break
-    assert process.returncode == -signal.SIGKILL
-    again = subprocess.run(command, capture_output=True, check=True, **options)
-    # The kill may have come before the second epoch's backup was written, or after the third's.
-    assert re.match(rf"going on after epoch [123]/{EPOCHS}", again.stdout)
-    assert outputs(fresh) == outputs(undisturbed)
+    assert contents(folder / TRAINED) == contents(undisturbed / TRAINED)
 
 
 def flip_last_bit(data: bytes) -> bytes:

@@ -7,7 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from conftest import ROOT, change_params, packaged, run, run_stage
+from conftest import ROOT, change_params, contents, packaged, run, run_stage
 from scipy.special import softmax
 
 from stages import package
@@ -16,7 +16,7 @@ from stages.network import architecture, saved
 from stages.network.runtime import keras
 from stages.network.settings import Network
 from stages.prediction import predict
-from stages.prediction.predict import Predictor
+from stages.prediction.predict import PACKAGED, Predictor
 from stages.prediction.views import averaged_logits
 
 
@@ -61,10 +61,6 @@ def results() -> dict:
     return json.loads(Path("models/packaged/package.json").read_text(encoding="utf-8"))
 
 
-def written() -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in Path("models/packaged").iterdir()}
-
-
 @pytest.mark.parametrize("seed", [0, 3])
 def test_both_files_predict_the_same_with_the_temperature_in_both(seed):
     probabilities, logits = Predictor(seed, 10)(images())
@@ -89,14 +85,14 @@ def test_results_are_accuracy_and_loss_of_the_file(split):
 
 
 def test_the_same_networks_give_the_same_bytes_alone_or_with_others(folder):
-    before = written()
-    shutil.rmtree("models/packaged")
+    before = contents(PACKAGED)
+    shutil.rmtree(PACKAGED)
     run_stage(package.main, folder)
-    assert written() == before
-    shutil.rmtree("models/packaged")
+    assert contents(PACKAGED) == before
+    shutil.rmtree(PACKAGED)
     change_params(folder, seeds=[3])
     printed = run_stage(package.main, folder)
-    after = written()
+    after = contents(PACKAGED)
     assert set(after) == {"package.json", "seed-3.keras", "seed-3.tflite"}
     assert all(after[name] == before[name] for name in ("seed-3.keras", "seed-3.tflite"))
     assert "seed-0: removed" in printed

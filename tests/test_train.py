@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, change_params, prepared, run, run_stage
+from conftest import ROOT, change_params, contents, prepared, run, run_stage
 
 from stages import train
 from stages.base.stage import UserError
@@ -41,11 +41,6 @@ def first(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def written(folder: Path) -> dict[Path, bytes]:
-    files = [path for path in (folder / TRAINED).rglob("*") if path.is_file()]
-    return {path.relative_to(folder): path.read_bytes() for path in files}
-
-
 def refusal(folder: Path, seed: int = 0) -> str:
     """The message of the UserError, one line, with which training in `folder` ends."""
     with pytest.raises(UserError) as caught:
@@ -54,11 +49,8 @@ def refusal(folder: Path, seed: int = 0) -> str:
     return str(caught.value)
 
 
-def test_it_writes_the_network_and_its_curves_and_needs_no_test_images(first: Path):
-    assert set(written(first)) == {NETWORK, CURVES}
-
-
 def test_curves_end_at_accuracy_and_smoothed_loss_of_the_saved_network(first: Path):
+    assert set(contents(first / TRAINED)) == {"seed-0/network.keras", "seed-0/curves.csv"}
     curves = pd.read_csv(first / CURVES)
     columns = "epoch train_accuracy train_loss validation_accuracy validation_loss"
     assert list(curves) == columns.split()
@@ -77,12 +69,8 @@ def test_curves_end_at_accuracy_and_smoothed_loss_of_the_saved_network(first: Pa
 
 def test_it_prints_one_line_per_epoch_and_no_bar_into_a_pipe(first: Path):
     printed = (first / "printed").read_text()
-    accuracies = pd.read_csv(first / CURVES)["validation_accuracy"]
-    for number, (line, accuracy) in enumerate(
-        zip(printed.splitlines(), accuracies, strict=True), start=1
-    ):
-        assert line.startswith(f"epoch {number}/{EPOCHS}: loss ")
-        assert f"validation accuracy {accuracy:.2%}" in line
+    begins = [line.split(" ", 3)[:3] for line in printed.splitlines()]
+    assert begins == [["epoch", f"{number}/{EPOCHS}:", "loss"] for number in (1, 2)]
     assert not re.search(r"[\r\x1b]", printed)
 
 
@@ -91,13 +79,13 @@ def test_the_same_seed_writes_the_same_bytes_over_an_earlier_run(first: Path, fo
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text("an earlier run's\n")
     run_stage(train.main, folder, "--seed", "0")
-    assert written(folder) == written(first)
+    assert contents(folder / TRAINED) == contents(first / TRAINED)
 
 
 def test_another_seed_gives_another_network_beside_the_first(first: Path, folder: Path):
     shutil.copytree(first / TRAINED, folder / TRAINED)
     run_stage(train.main, folder, "--seed", "1")
-    assert written(folder).items() > written(first).items()
+    assert contents(folder / TRAINED).items() > contents(first / TRAINED).items()
     one, other = (
         keras.saving.load_model(folder / TRAINED / f"seed-{seed}/network.keras").get_weights()
         for seed in (0, 1)
@@ -198,5 +186,5 @@ def test_the_number_of_cores_changes_no_byte(folder: Path, tmp_path: Path):
             run(*command, cwd=copy, python=sys.executable, PYTHONPATH=str(ROOT))
         finally:
             os.sched_setaffinity(0, cores)
-        outputs.append(written(copy))
+        outputs.append(contents(copy / TRAINED))
     assert outputs[0] == outputs[1]
