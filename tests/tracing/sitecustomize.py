@@ -34,12 +34,6 @@ def note(event: str, arguments: tuple) -> None:
         written.add(inside(arguments[1]))
 
 
-def keys_loaded() -> list[str]:
-    """The top-level keys of params.yaml that `params.load_all` was asked for."""
-    module = sys.modules.get("stages.base.params")
-    return sorted(getattr(module, "traced_keys", ()))
-
-
 def watch_params() -> None:
     """When stages.base.params is there, note what its `load_all` is asked for."""
     module = sys.modules.get("stages.base.params")
@@ -63,7 +57,7 @@ def report() -> None:
         "modules": sorted(filter(None, modules)),
         "opened": sorted(opened - written),
         "written": sorted(written),
-        "params": keys_loaded(),
+        "params": sorted(getattr(sys.modules.get("stages.base.params"), "traced_keys", ())),
     }
     target = Path(os.environ["TRACE"], f"{spec.name.removeprefix('stages.')}.json")
     target.write_text(json.dumps(content), encoding="utf-8")
