@@ -94,6 +94,14 @@ def test_cropped_pixels_do_not_count_and_those_inside_do_on_every_side(crop: int
     assert not any(np.array_equal(probabilities, blank) for probabilities in edges)
 
 
+def test_moving_statistics_follow_a_tenth_of_the_way_at_each_step():
+    model, images = small_network(), some_images(50)
+    model(images, training=True)
+    norm = model.get_layer("norm0")
+    before = keras.Model(model.input, norm.input)(images).numpy().reshape(-1, norm.gamma.shape[0])
+    np.testing.assert_allclose(norm.moving_mean, 0.1 * before.mean(axis=0), atol=1e-5)
+
+
 def test_fused_normalisation_gives_what_keras_own_does():
     images = np.random.default_rng(1).normal(3, 2, (50, 6, 5, 4)).astype(np.float32)
     fused, stock = (
