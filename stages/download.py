@@ -15,7 +15,7 @@ import requests
 from tqdm import tqdm
 
 from stages.base import params
-from stages.base.files import replacing
+from stages.base.files import replacing_together
 from stages.base.stage import UserError, run_stage
 from stages.dataset import catalogue, digits
 from stages.dataset.catalogue import RAW, Dataset, File
@@ -70,10 +70,9 @@ def download(dataset: Dataset, folder: Path, mirror: str | None = None) -> None:
             sources.remove(source)
             sources.insert(0, source)  # what delivers comes first
     folder.mkdir(parents=True, exist_ok=True)
-    for path in PARTIAL.glob("*.gz"):
-        path.chmod(0o644)  # pooch's temporary files are for their owner alone
-        with replacing(folder / path.name) as temporary:
-            shutil.move(path, temporary)  # a copy, if `folder` is on another file system
+    with replacing_together() as new:
+        for path in PARTIAL.glob("*.gz"):  # copied: `folder` may be on another file system
+            new(folder / path.name).write_bytes(path.read_bytes())
     shutil.rmtree(PARTIAL)
 
 

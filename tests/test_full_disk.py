@@ -74,9 +74,7 @@ def files(folder: Path) -> dict[str, bytes]:
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted(folder.rglob("*"))
         if path.is_file()
-        and path.name != "filler.tmp"
-        # Files that have arrived whole, for the next run to go on from.
-        and not (path.parent.name == "partial.tmp" and path.suffix == ".gz")
+        and path.name not in ("filler.tmp", "curves.csv")  # curves grow while a network trains
     }
 
 
