@@ -84,7 +84,7 @@ def test_seeds_come_and_go(project):
 @pytest.mark.slow
 def test_an_experiment_can_be_compared_at_a_glance_and_undone(project):
     network = (project / "models/packaged/seed-0.tflite").read_bytes()
-    run("dvc", "exp", "run", "-S", "train.epochs=2", "-S", "train.augment.shift=0", cwd=project)
+    run("dvc", "exp", "run", "-S", "train.epochs=20", "-S", "train.augment.shift=0", cwd=project)
     assert (project / "models/packaged/seed-0.tflite").read_bytes() != network
 
     changed = run("git", "diff", "--stat", cwd=project).stdout.splitlines()
@@ -95,7 +95,7 @@ def test_an_experiment_can_be_compared_at_a_glance_and_undone(project):
     for command in (["metrics", "show"], ["metrics", "diff", "main"], show):
         table = run("dvc", *command, cwd=project, COLUMNS="500").stdout
         assert widest(table) <= WIDTH, command
-        assert "accuracy" in table or "loss" in table  # a difference shows what has changed
+        assert "accuracy" in table
         assert len(table.splitlines()) <= 20
     assert "train.epochs" in run("dvc", "params", "diff", "main", cwd=project).stdout
 
@@ -104,7 +104,7 @@ def test_an_experiment_can_be_compared_at_a_glance_and_undone(project):
     assert (project / "models/packaged/seed-0.tflite").read_bytes() == network
     name = re.search(r"dvc exp apply (\S+?)[`.\s]", undone.stdout)[1]
     run("dvc", "exp", "apply", name, cwd=project)
-    assert "epochs: 2" in (project / "params.yaml").read_text(encoding="utf-8")
+    assert "epochs: 20" in (project / "params.yaml").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
