@@ -189,3 +189,12 @@ def test_memory_needed_is_that_of_a_block_and_a_gzip_bomb_is_not_unpacked(path):
     path.write_bytes(gzip.compress(packed((10, 28, 28), bytes(7840 + size)), 1))
     with peak_memory_below(2e6):
         assert_refused(path, 3, "longer than the 10 items")
+
+
+def test_header_beyond_the_limit_is_refused_though_the_file_is_whole(path, monkeypatch):
+    idx.write(path, np.ones((10, 10, 10), np.uint8))
+    monkeypatch.setattr(idx, "LIMIT", 1000)
+    assert idx.read_shape(path, 3) == (10, 10, 10)
+    monkeypatch.setattr(idx, "LIMIT", 999)
+    with pytest.raises(UserError, match="1,000 bytes, the limit is 999"):
+        idx.read_shape(path, 3)

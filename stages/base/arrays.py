@@ -19,12 +19,21 @@ def appending(
     """Create the array `path` of known shape and yield a function that appends a block of rows.
 
     Needs the memory of one block; the file appears whole when the block of code ends, or not at
-    all. The caller appends as many rows as `shape` says.
+    all. The rows appended must add up to `shape`.
     """
+    missing = shape[0]
     with replacing(path) as temporary, open(temporary, "wb") as file:
         header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
-        yield lambda rows: file.write(np.ascontiguousarray(rows, dtype))
+
+        def append(rows: np.ndarray) -> None:
+            nonlocal missing
+            file.write(np.ascontiguousarray(rows, dtype))
+            missing -= len(rows)
+
+        yield append
+        if missing:
+            raise ValueError(f"{path}: {missing} rows short of shape {shape}")
 
 
 def load(path: Path) -> np.ndarray:

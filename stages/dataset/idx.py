@@ -1,7 +1,7 @@
 """IDX, the format of MNIST's files: four bytes of magic, the dimensions, then the bytes in C order.
 
 The reader trusts nothing: it checks the magic, the dimensions, the exact length both ways and
-gzip's checksum, and it never holds or unpacks more than the header declares.
+gzip's checksum, and it never holds or unpacks more than the header declares and LIMIT allows.
 Format: the section "The IDX file format" of http://yann.lecun.com/exdb/mnist/ (archived).
 """
 
@@ -17,6 +17,7 @@ import numpy as np
 from stages.base.files import replacing
 from stages.base.stage import UserError
 
+LIMIT = 8 * 2**30  # bytes a file may unpack to: 170 times MNIST's training images
 DEFLATE_RATIO = 1032  # a deflate stream unpacks to at most so many times its size (zlib's manual)
 UNSIGNED_BYTE = 0x08
 AGAIN = "delete it and run `dvc repro download`"
@@ -56,6 +57,8 @@ def read_shape(path: Path, dimensions: int) -> tuple[int, ...]:
     if 0 in shape:
         raise UserError(f"{path}: the IDX header declares no items; {AGAIN}")
     size = math.prod(shape)
+    if size > LIMIT:
+        raise UserError(f"{path}: the IDX header declares {size:,} bytes, the limit is {LIMIT:,}")
     if size > path.stat().st_size * DEFLATE_RATIO:
         raise UserError(f"{path} is truncated: too short for the {size:,} bytes it declares")
     return shape

@@ -46,7 +46,7 @@ def training_batches(
     """
     count, steps = len(images), len(images) // batch_size
     labels = tf.constant(labels)
-    # Streams of random numbers that never meet.
+    # Order, movement and photometric changes have random numbers of their own.
     shuffle_seed = tf.constant(seed, tf.int64)
     augment_seed = shuffle_seed + SEED_LIMIT
     photometric_seed = augment_seed + SEED_LIMIT

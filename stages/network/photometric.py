@@ -1,13 +1,14 @@
 """Random changes of what training images look like: paper, light, pen and scanner, not shape.
 
-Five sixths of what people see at a glance MNIST never shows: grey or uneven paper, white ink, lines
-across a digit, blur, noise, ink that is only an outline. A part of each batch is changed in one of
-six ways. Each way is a family with random parameters, far wider than one kind of fault.
+MNIST shows dark ink on clean white paper, one digit in the middle, and nothing else. People also
+read digits on grey or uneven paper, in white ink, crossed by a line, blurred, noisy, or as an
+outline. A part of each batch is changed in one of six ways, each with random parameters. Clean
+images come last, since a network is judged by these, too: the parts are full at first and then fall
+(see `level`).
 
-Most of a network's knowledge of spoilt images is learnt early, and clean images are learnt last:
-the parts are full at first and then fall (see `level`). Random numbers are a pure function of
-`seed`, as in augment.py. No reciprocal or reciprocal square root is computed: TensorFlow estimates
-these by an instruction that gives other bits on other makes of processors.
+Random numbers are a pure function of `seed`, as in augment.py. No reciprocal or reciprocal square
+root is computed: TensorFlow estimates these by an instruction that gives other bits on other makes
+of processors.
 """
 
 import math
