@@ -79,10 +79,14 @@ def test_nothing_is_removed_while_dvc_works(project):
     assert not note.exists(), "the process of this number began after the note was written"
 
 
-def test_an_empty_folder_of_the_run_cache_is_removed(project):
+@pytest.mark.parametrize("kept", [None, 0, 40], ids=["none", "empty", "half"])
+def test_a_half_written_entry_of_the_run_cache_is_removed_with_its_folder(project, kept):
     entry = next((project.parent / "cache/runs").glob("*/*/*"))
+    if kept is not None:
+        entry.with_name(SUFFIX).write_text(entry.read_text()[:kept])
     entry.unlink()
     assert f"{entry.parent.name}: removed" in recover(project).stderr
+    assert recover(project).stderr == ""
     (project / "dvc.lock").unlink()
     assert "Running stage" in run("dvc", "repro", cwd=project).stdout  # does not stop at the folder
 

@@ -70,7 +70,10 @@ def remains() -> Iterator[tuple[Path, str]]:
         if COPY.fullmatch(path.name) and subprocess.run(in_git, capture_output=True).returncode:
             yield path, "an unfinished copy"
     for folder in Path(Config(".dvc")["cache"].get("dir", ".dvc/cache")).glob("runs/*/*"):
-        if folder.is_dir() and not any(folder.iterdir()):
+        entries = list(folder.iterdir()) if folder.is_dir() else [folder]
+        unfinished = [entry for entry in entries if COPY.fullmatch(entry.name)]
+        yield from ((entry, "a finished stage's note, half-written") for entry in unfinished)
+        if entries == unfinished:
             yield folder, "a finished stage's folder, empty"
 
 
