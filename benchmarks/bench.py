@@ -5,8 +5,8 @@
 
 Each run is a process of its own (benchmarks/contenders.py). The contenders take turns, the runs of
 each spread over all the time, so that a machine which slows down slows them all. After each run the
-folder of results has a table of all epochs (runs.csv), one of the contenders (table.csv), a
-picture, and a page of both. An interrupted benchmark goes on where it stopped: the results of its
+folder of results has a table of all epochs (runs.csv), one of the contenders (table.csv), two
+pictures, and a page of all. An interrupted benchmark goes on where it stopped: the results of its
 runs lie in the folder `unfinished`, and count while code, params, data and machine are the same.
 """
 
@@ -26,6 +26,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
@@ -111,7 +112,9 @@ def table(runs: Runs, labels: np.ndarray) -> pd.DataFrame:
 
     Columns: seeds; epochs; images (trained on per epoch); seconds and seconds_std; of_notebook
     (mean seconds over those of the notebook's network); accuracy, accuracy_std, accuracy_min of
-    the final networks in %; averaged, the accuracy in % of the mean of their probabilities;
+    the final networks in %; corrupted and corrupted_std, their mean error under the 16 corruptions
+    after MNIST-C in %, worst, that under the worst of these; averaged, the accuracy in % of the
+    mean of their probabilities;
     multiply_adds_per_second, the useful ones, and of_matrix_product, their share of the machine's
     rate in float32 matrix products, measured in the same runs. Empty: not measured.
     """
@@ -134,6 +137,11 @@ def table(runs: Runs, labels: np.ndarray) -> pd.DataFrame:
             "accuracy_std": accuracy.std(),
             "accuracy_min": accuracy.min(),
         }
+        if "corruptions" in own:
+            corrupted = 100 * pd.DataFrame(own["corruptions"].tolist())  # (seeds, corruptions)
+            row["corrupted"] = corrupted.mean(axis=1).mean()
+            row["corrupted_std"] = corrupted.mean(axis=1).std()
+            row["worst"] = corrupted.mean().max()
         if "multiply_adds" in own:
             rate = own["multiply_adds"] * images * epochs / seconds
             row["multiply_adds_per_second"] = rate.mean()
@@ -186,13 +194,47 @@ def draw(frame: pd.DataFrame, images: int) -> Figure:
         xlabel="seconds of training on this machine",
         ylabel=f"test error, % of {images:,} images",
     )
-    for axis, ticks in ((axes.xaxis, (1, 2, 5)), (axes.yaxis, (1, 2, 3, 5, 7))):
-        axis.set_major_locator(LogLocator(subs=ticks))
+    plain_log_axes(axes)
+    axes.legend(handles=keys, loc="upper right", fontsize=9)
+    return figure
+
+
+def draw_corrupted(runs: Runs, images: int) -> Figure:
+    """Mean error under corruption against error on clean test images, a point per run."""
+    figure = style.chart(
+        9,
+        5,
+        "Corrupted images against clean ones",
+        "A point per seed. Below: fewer errors under the corruptions after MNIST-C, on average; "
+        "left: fewer on the test images as they are. Both axes are logarithmic.",
+    )
+    axes = figure.subplots()
+    for contender in dict.fromkeys(name for name, _ in runs):
+        look = CONTENDERS[contender]
+        own = [run for (name, _), run in runs.items() if name == contender]
+        clean = [100 * run["curve"][-1]["test_errors"] / images for run in own]
+        corrupted = [100 * np.mean(list(run["corruptions"].values())) for run in own]
+        text = f"{look.name}: {np.mean(clean):.2f} % and {np.mean(corrupted):.1f} %"
+        point = {"color": look.colour, "marker": look.marker, "markeredgecolor": "white"}
+        axes.plot(clean, corrupted, linestyle="", markersize=9, label=text, **point)
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel=f"test error, % of {images:,} images",
+        ylabel="mean error under corruption, %",
+    )
+    plain_log_axes(axes)
+    axes.legend(fontsize=9)
+    return figure
+
+
+def plain_log_axes(axes: Axes) -> None:
+    """Ticks at 1, 2, 3, 5, 7 times the powers of ten, in plain numbers, and a grid."""
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
         axis.set_major_formatter(lambda value, _: f"{value:g}")
         axis.set_minor_formatter(NullFormatter())
     axes.grid()
-    axes.legend(handles=keys, loc="upper right", fontsize=9)
-    return figure
 
 
 def page(summary: pd.DataFrame) -> str:
@@ -210,9 +252,11 @@ def page(summary: pd.DataFrame) -> str:
         "",
         "![A line per run, test error against seconds](error_against_seconds.png)",
         "",
+        "![A point per run, error on corrupted against error on clean images](corrupted.png)",
+        "",
         "| network | seeds | epochs | seconds | of the notebook's | test accuracy, % | averaged, %"
-        " | of the matrix rate |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        " | error under corruption, % | worst, % | of the matrix rate |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in summary.to_dict("records"):
         cells = [
@@ -223,6 +267,8 @@ def page(summary: pd.DataFrame) -> str:
             cell(row["of_notebook"], 3),
             cell(row["accuracy"], 3, row["accuracy_std"]),
             cell(row.get("averaged", np.nan), 2),
+            cell(row.get("corrupted", np.nan), 2, row.get("corrupted_std", np.nan)),
+            cell(row.get("worst", np.nan), 1),
             cell(row.get("of_matrix_product", np.nan), 2),
         ]
         lines.append(f"| {' | '.join(cells)} |")
@@ -238,6 +284,7 @@ def write(runs: Runs, labels: np.ndarray, folder: Path) -> pd.DataFrame:
     write_csv(folder / "runs.csv", frame, index=False, float_format="%.6g")
     write_csv(folder / "table.csv", summary, index=False, float_format="%.6g")
     style.save(draw(frame, len(labels)), folder / "error_against_seconds.png")
+    style.save(draw_corrupted(runs, len(labels)), folder / "corrupted.png")
     with replacing(folder / "README.md") as temporary:
         temporary.write_text(page(summary), encoding="utf-8", newline="\n")
     return summary

@@ -21,7 +21,9 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from stages.base import arrays
+from stages.base import arrays, params
+from stages.report.corruptions import MNIST_C, corrupt
+from stages.report.settings import Robustness
 
 PRESETS = Path(__file__).resolve().parent.parent / "presets"  # options for `dvc exp run`
 MATRIX = 2048  # side of the square matrices whose product tells the machine's rate
@@ -47,12 +49,25 @@ class Clock:
             predictor: makes a function from a block of images to scores by class.
         """
         self.seconds += time.perf_counter() - self.started
-        predict = predictor()
-        blocks = np.array_split(self.images, -(-len(self.images) // BATCH))
-        found = np.concatenate([np.asarray(predict(block)).argmax(axis=1) for block in blocks])
-        errors = int((found != self.labels).sum())
+        self.predict = predictor()
+        errors = self.errors(self.images, self.labels)
         self.curve.append({"seconds": self.seconds, "test_errors": errors})
         self.start()
+
+    def errors(self, images: np.ndarray, labels: np.ndarray) -> int:
+        """How many of these the network misclassifies as it was at the end of the last epoch."""
+        blocks = np.array_split(images, -(-len(images) // BATCH))
+        found = np.concatenate([np.asarray(self.predict(block)).argmax(axis=1) for block in blocks])
+        return int((found != labels).sum())
+
+    def corruption_errors(self) -> dict[str, float]:
+        """The share misclassified under each corruption, of the test images of `robustness`."""
+        settings = params.load("robustness", Robustness)
+        order = np.random.default_rng(settings.seed).permutation(len(self.labels))
+        sample = order[: settings.images]
+        images, labels = self.images[sample, :, :, 0], self.labels[sample]
+        corrupted = {name: corrupt(images, name, settings.seed)[..., None] for name in MNIST_C}
+        return {name: self.errors(each, labels) / len(labels) for name, each in corrupted.items()}
 
 
 def load(*splits: str) -> Images:
@@ -277,7 +292,8 @@ def main() -> None:
         found = ours(options.contender, options.seed, options.epochs, clock)
     else:
         found = OTHERS[options.contender](options.seed, options.epochs, clock)
-    output.write_text(json.dumps(found | {"curve": clock.curve}), encoding="utf-8")
+    found |= {"curve": clock.curve, "corruptions": clock.corruption_errors()}
+    output.write_text(json.dumps(found), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -64,6 +64,7 @@ def test_it_measures_each_contender_and_goes_on_where_it_stopped(tmp_path: Path,
     monkeypatch.chdir(packaged(tmp_path))
     names = ["notebook", "keras_example", "fast", "default"]
     finished = {"curve": 2 * [{"seconds": 7, "test_errors": 9}], "images": 1, "multiply_adds": 1}
+    finished["corruptions"] = {"fog": 0.25, "shear": 0.05}
     kept = Path("results/unfinished")
     kept.mkdir(parents=True)
     for name, key in (("notebook", bench.fingerprint(epochs=2)), ("default", "of other code")):
@@ -78,7 +79,10 @@ def test_it_measures_each_contender_and_goes_on_where_it_stopped(tmp_path: Path,
     images, labels = arrays.load_split("test")
     errors = int((Predictor(0, 10)(images)[0].argmax(axis=1) != labels).sum())
     assert epochs["test_errors"]["default"].iloc[-1] == errors
-    default = pd.read_csv("results/table.csv", index_col="contender").loc["default"]
+    table = pd.read_csv("results/table.csv", index_col="contender")
+    assert (table["corrupted"]["notebook"], table["worst"]["notebook"]) == (15, 25)
+    assert (table["worst"] > table["corrupted"]).all()
+    default = table.loc["default"]
     assert default["averaged"] == pytest.approx(100 * (1 - errors / 360), abs=0.01)
     assert 0 < default["of_matrix_product"] < 1
 
