@@ -102,6 +102,23 @@ def test_overhead_splits_the_time_of_a_first_run_and_of_a_changed_param(tmp_path
         assert beside == pytest.approx(whole - parts[0], abs=0.1)
 
 
+def test_mnist_c_gives_the_error_of_each_corruption_and_their_mean(tmp_path: Path):
+    packaged(tmp_path)
+    images, labels = np.zeros((50, 28, 28, 1), np.uint8), np.arange(50) % 10
+    for name, given in (("fog", labels), ("identity", labels), ("stripe", 0 * labels)):
+        (folder := tmp_path / "c" / name).mkdir(parents=True)
+        np.save(folder / "test_images.npy", images)
+        np.save(folder / "test_labels.npy", given)
+    command = ("python", "-m", "benchmarks.mnist_c", "c")
+    lines = run(*command, cwd=tmp_path, PYTHONPATH=str(ROOT)).stdout.splitlines()
+    stripe = 0 if "stripe: 0" in lines[2] else 100  # blank images all get the same class
+    assert lines[:2] == ["fog: 90.00 %", "identity: 90.00 %"]
+    assert lines[3] == f"mean of 2 corruptions: {(90 + stripe) / 2:.2f} %"
+    np.save(tmp_path / "c/fog/test_images.npy", images[:1])
+    failed = run(*command, cwd=tmp_path, check=False, PYTHONPATH=str(ROOT))
+    assert "c/fog/test_images.npy: expected uint8 of shape (50, 28, 28, 1)" in failed.stderr
+
+
 def grow(tmp_path: Path, size: int, check: bool = True, **values) -> subprocess.CompletedProcess:
     """Run the benchmark of growing data on `digits`."""
     for name in ("params.yaml", "requirements.txt"):
