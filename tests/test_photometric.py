@@ -66,14 +66,16 @@ def test_strokes_are_lines_of_ink_or_of_eraser():
     assert 0.65 < ink.mean() < 0.85  # a stroke may also miss the image
     lines = np.where(ink[:, None, None], blank, 1 - full)
     area = lines.sum(axis=(1, 2))
-    assert np.percentile(area, 99) < 3.5 * 40, "3 pixels wide, as long as the diagonal"
+    lines = lines[area > 15]
     straight, whole = [], []
-    for line in lines[area > 15]:
+    for line in lines:
         places, weights = np.argwhere(line > 0), line[line > 0]
         spread = np.linalg.eigvalsh(np.cov(places.T, aweights=weights))
         straight.append(spread[0] < 1)  # a line of 3 pixels with soft edges has less
         whole.append(ndimage.label(line > 0, np.ones((3, 3)))[1] == 1)
-    assert 0.4 < np.mean(straight) < 0.9
+    assert 0.25 < np.mean(straight) < 0.75
+    area = lines[np.array(straight)].sum(axis=(1, 2))
+    assert 2.2 * 28 < area.max() < 3.5 * 40, "up to 3 pixels wide, as long as the diagonal"
     assert 0.3 < np.mean(whole) < 0.8
 
 

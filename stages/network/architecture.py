@@ -22,8 +22,9 @@ IMAGE_SIZE = 28  # pixels
 class FusedBatchNormalization(keras.layers.BatchNormalization):
     """Keras' batch normalisation, trained by one operation in place of a dozen.
 
-    The result is the same but for rounding (the moving variance is the unbiased one), and training
-    takes a tenth less time. `stock` puts Keras' own layer in its place.
+    The result is the same but for rounding (the moving variance is the unbiased one). With Keras'
+    layer training takes 9 % more processor time (docs/benchmarks.md). `stock` puts that in its
+    place afterwards.
     """
 
     def call(self, inputs: tf.Tensor, training: bool | None = None, mask=None) -> tf.Tensor:

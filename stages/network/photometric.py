@@ -6,14 +6,14 @@ outline. A part of each batch is changed in one of six ways, each with random pa
 images come last, since a network is judged by these, too: the parts are full at first and then fall
 (see `level`).
 
-Random numbers are a pure function of `seed`, as in augment.py. No reciprocal or reciprocal square
-root is computed: TensorFlow estimates these by an instruction that gives other bits on other makes
-of processors.
+Random numbers are a pure function of `seed`, as in augment.py; each use has a seed of its own,
+split or folded from it, so that no two share numbers. No reciprocal or reciprocal square root is
+computed: TensorFlow estimates these by an instruction that gives other bits on other makes of
+processors.
 """
 
 import math
 
-from stages.base.params import SEED_LIMIT
 from stages.network.runtime import tf
 from stages.network.settings import Photometric
 
@@ -21,8 +21,9 @@ from stages.network.settings import Photometric
 def illumination(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Grey paper, shadow or fog: a smooth random field hides up to 75 % of the contrast."""
     count, height, width, _ = images.shape
-    coarse = tf.random.stateless_uniform((count, 7, 7, 1), seed, minval=-0.5, maxval=0.5)
-    brightness, unevenness, amount = _draws(3, count, seed + 1)
+    first, second = tf.unstack(tf.random.split(seed))
+    coarse = tf.random.stateless_uniform((count, 7, 7, 1), first, minval=-0.5, maxval=0.5)
+    brightness, unevenness, amount = _draws(3, count, second)
     field = unevenness * 1.5 * tf.image.resize(coarse, (height, width), "bicubic")
     return images + 0.75 * amount * (tf.clip_by_value(brightness + field, 0, 1) - images)
 
@@ -32,8 +33,9 @@ def strokes(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     draws = _draws(11, images.shape[0], seed)
     along, across = _turned(images, draws[0])
     across += 16 * draws[1] - 8  # pixels from the centre
-    height = tf.where(draws[2] < 0.5, 0.0, 3.5 * draws[3])  # of the waves, pixels
-    turns = 2 * math.pi / (6 + 14 * draws[4])  # radians per pixel: a wave is 6 to 20 pixels long
+    height = tf.where(draws[2] < 0.35, 0.0, 3.5 * draws[3])  # of the waves, pixels
+    # Radians per pixel: a wave is 5 to 20 pixels long, short ones are more frequent.
+    turns = 2 * math.pi / (5 + 15 * draws[4] * draws[4])
     phase = turns * along + 2 * math.pi * draws[5]
     slope = height * turns * tf.cos(phase)
     distance = tf.abs(across - height * tf.sin(phase)) / tf.sqrt(1 + slope * slope)
@@ -67,8 +69,9 @@ def polarity(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
 def noise(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Grain (uniform, up to ± 0.5), and up to 25 % of the pixels replaced by black or white."""
-    grain, share = _draws(2, images.shape[0], seed)
-    random = tf.random.stateless_uniform((2, *images.shape), seed + 1)
+    first, second = tf.unstack(tf.random.split(seed))
+    grain, share = _draws(2, images.shape[0], first)
+    random = tf.random.stateless_uniform((2, *images.shape), second)
     noisy = tf.clip_by_value(images + grain * (random[0] - 0.5), 0, 1)
     share = 0.25 * share
     return tf.where(random[1] < share, tf.cast(random[1] < share / 2, tf.float32), noisy)
@@ -112,9 +115,9 @@ def random_photometric(
         if not size:
             continue
         part = images[start : start + size]
-        own = seed + tf.constant([2 * number * SEED_LIMIT, 0], tf.int64)
-        (chance,) = _draws(1, size, own + 2)
-        parts.append(tf.where(chance < level(progress, settings), family(part, own), part))
+        first, second = tf.unstack(tf.random.split(tf.random.fold_in(seed, number)))
+        (chance,) = _draws(1, size, first)
+        parts.append(tf.where(chance < level(progress, settings), family(part, second), part))
         start += size
     return tf.concat([*parts, images[start:]], axis=0)
 
