@@ -36,18 +36,16 @@ def run_stage(main: Callable[[], None]) -> None:
         finally:
             if interrupted:  # a library may have turned the interrupt into an error of its own
                 raise KeyboardInterrupt
+        return
     except UserError as error:
-        sys.exit(_fail(str(error), error.exit_code))
+        message, code = str(error), error.exit_code
     except OSError as error:
         if error.filename is None and error.errno is None:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        sys.exit(_fail(f"{where}{error.strerror or error}; no output is half-written", 1))
+        message, code = f"{where}{error.strerror or error}; no output is half-written", 1
     except KeyboardInterrupt:
         message = "interrupted: the next `dvc repro` runs this stage again"
-        sys.exit(_fail(f"{message}; training goes on after its last whole epoch", 130))
-
-
-def _fail(message: str, code: int) -> int:
+        message, code = f"{message}; training goes on after its last whole epoch", 130
     print(f"error: {message}", file=sys.stderr, flush=True)
-    return code
+    sys.exit(code)
