@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from stages.base import arrays, params
 from stages.base.stage import UserError, run_stage
@@ -53,16 +52,13 @@ def preprocess(raw: Path, processed: Path, classes: int, settings: Preprocess) -
             shape = (counts[split], IMAGE_SIZE, IMAGE_SIZE, 1)
             images_file = arrays.appending(processed / split / "images.npy", shape, np.float32)
             labels_file = arrays.appending(processed / split / "labels.npy", shape[:1], np.uint8)
-            append_images = outputs.enter_context(images_file)
-            append_labels = outputs.enter_context(labels_file)
+            append = outputs.enter_context(images_file)
+            outputs.enter_context(labels_file)(labels[members])
             start = 0
-            with tqdm(desc=split, total=len(labels), unit=" images", disable=None) as progress:
-                for block in idx.read_blocks(path, dimensions=3):
-                    chosen = members[start : start + len(block)]
-                    append_images((block[chosen] / np.float32(255))[..., np.newaxis])
-                    start += len(block)
-                    progress.update(len(block))
-            append_labels(labels[members])
+            for block in idx.read_blocks(path, dimensions=3):
+                chosen = members[start : start + len(block)]
+                append((block[chosen] / np.float32(255))[..., np.newaxis])
+                start += len(block)
     return counts
 
 
@@ -98,11 +94,10 @@ def stratified_sample(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     Returns:
         bool, shape (N,), with `count` true values; per class within one of its exact share.
     """
-    frequencies = np.bincount(labels)
-    shares = frequencies * count / len(labels)
+    shares = np.bincount(labels) * count / len(labels)
     counts = shares.astype(int)
-    missing = count - counts.sum()
-    counts[np.argsort(counts - shares, kind="stable")[:missing]] += 1  # largest remainders first
+    largest_remainders_first = np.argsort(counts - shares, kind="stable")
+    counts[largest_remainders_first[: count - counts.sum()]] += 1
     rng = np.random.default_rng(seed)
     chosen = np.zeros(len(labels), bool)
     for label, number in enumerate(counts):

@@ -26,10 +26,13 @@ def random_items(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
 
 
-def packed(shape: tuple[int, ...], data: bytes, magic: bytes | None = None) -> bytes:
+def packed(shape: tuple[int, ...], data: bytes, magic: str = "") -> bytes:
     """An IDX file before gzip; the header says what it is told to."""
-    magic = bytes([0, 0, 8, len(shape)]) if magic is None else magic
-    return magic + struct.pack(f">{len(shape)}I", *shape) + data
+    return (
+        bytes.fromhex(magic or f"0000080{len(shape)}")
+        + struct.pack(f">{len(shape)}I", *shape)
+        + data
+    )
 
 
 def read(path: Path, dimensions: int, block_size: int = 4096) -> np.ndarray:
@@ -130,34 +133,33 @@ def test_neither_a_cut_nor_a_flipped_bit_anywhere_passes_for_other_data(level, p
     assert refused >= 8 * (len(whole) - 10)  # gzip's header of ten bytes holds no data
 
 
-def images(lacking: int = 0, magic: bytes | None = None) -> bytes:
+def images(lacking: int = 0, magic: str = "") -> bytes:
     return packed((5, 2, 3), bytes(30 - lacking), magic)
 
 
 MAGICS = {  # of other files: labels, more dimensions, signed bytes, floats, little-endian, zip
-    magic: "magic 00000803 (type: unsigned bytes, dimensions: 3), found " + magic
+    magic: f"magic 00000803 (unsigned bytes, 3 dimensions), found {magic}: run `dvc repro"
     for magic in ("00000801", "00000804", "00000903", "00000d03", "03080000", "504b0304")
 }
 REFUSED = [  # what gzip packs, what follows the stream, and what the message says
-    (b"", b"", "found nothing;"),
-    *((images(magic=bytes.fromhex(magic)), b"", text) for magic, text in MAGICS.items()),
+    *((images(magic=magic), b"", text) for magic, text in MAGICS.items()),
     *((images()[:length], b"", "") for length in range(16)),
     *((images() + bytes(excess), b"", "longer than the 5 items") for excess in (1, 6, 100_000)),
     *(
-        (images(lacking), b"", f"5 items declared, found {item};")
+        (images(lacking), b"", f"5 items declared, found {item}:")
         for lacking, item in ((30, 0), (13, 2), (1, 4))
     ),
-    (packed((10_000, 1, 2), bytes(2 * 9_999 + 1)), b"", "10,000 items declared, found 9,999;"),
+    (packed((10_000, 1, 2), bytes(2 * 9_999 + 1)), b"", "10,000 items declared, found 9,999:"),
     *((images(), garbage, "") for garbage in (b"x", b"\x1f\x8b", b"<html></html>")),
     *(
-        (packed(shape, b""), b"", "declares no items")
+        (packed(shape, b""), b"", "the header declares 0 bytes")
         for shape in [(0, 28, 28), (5, 0, 28), (5, 28, 0), (2**32 - 1, 0, 2**32 - 1)]
     ),
     *(  # headers that declare more memory than there may be
         (packed(shape, bytes(1000)), b"", "truncated")
         for shape in [(60_000, 28, 28), (1, 50_000, 50_000), (2**32 - 1, 1, 1)]
     ),
-    (packed((2**32 - 1,) * 3, bytes(1000)), b"", "the limit is"),
+    (packed((2**32 - 1,) * 3, bytes(1000)), b"", f"expected 1 to {idx.LIMIT:,}"),
 ]
 
 
@@ -168,18 +170,11 @@ def test_what_is_no_whole_file_of_images_is_refused_with_the_reason(path):
             assert text in assert_refused(path, 3)
     for content in (b"", b"<!DOCTYPE html><html>Not Found</html>", images()):  # not compressed
         path.write_bytes(content)
-        assert_refused(path, 3, "gzip" if content else None)
+        assert_refused(path, 3, "damaged.*dvc repro download")
     path.unlink()
-    assert "dvc repro" in assert_refused(path, 3, "not found")
-
-
-def test_images_under_the_name_of_labels_and_no_labels_are_refused(path):
-    idx.write(path, random_items(5, 28, 28))
-    assert_refused(
-        path, 1, r"magic 00000801 \(type: unsigned bytes, dimensions: 1\), found 00000803"
-    )
-    path.write_bytes(gzip.compress(packed((0,), b"")))
-    assert_refused(path, 1, "no items")
+    assert_refused(path, 3, "missing.*dvc repro download")
+    idx.write(path, random_items(5, 28, 28))  # under the name of labels
+    assert_refused(path, 1, r"magic 00000801 \(unsigned bytes, 1 dimensions\), found 00000803")
 
 
 def test_memory_needed_is_that_of_a_block_and_a_gzip_bomb_is_not_unpacked(path):
@@ -197,5 +192,4 @@ def test_header_beyond_the_limit_is_refused_though_the_file_is_whole(path, monke
     monkeypatch.setattr(idx, "LIMIT", 1000)
     assert idx.read_shape(path, 3) == (10, 10, 10)
     monkeypatch.setattr(idx, "LIMIT", 999)
-    with pytest.raises(UserError, match="1,000 bytes, the limit is 999"):
-        idx.read_shape(path, 3)
+    assert_refused(path, 3, "declares 1,000 bytes, expected 1 to 999")

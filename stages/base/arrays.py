@@ -1,5 +1,6 @@
 """The .npy arrays between stages: written block by block, read memory-mapped, never unpickled."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,19 +22,13 @@ def appending(
     Needs the memory of one block; the file appears whole when the block of code ends, or not at
     all. The rows appended must add up to `shape`.
     """
-    missing = shape[0]
     with replacing(path) as temporary, open(temporary, "wb") as file:
         header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
-
-        def append(rows: np.ndarray) -> None:
-            nonlocal missing
-            file.write(np.ascontiguousarray(rows, dtype))
-            missing -= len(rows)
-
-        yield append
-        if missing:
-            raise ValueError(f"{path}: {missing} rows short of shape {shape}")
+        end = file.tell() + math.prod(shape) * np.dtype(dtype).itemsize
+        yield lambda rows: file.write(np.ascontiguousarray(rows, dtype))
+        if file.tell() != end:
+            raise ValueError(f"{path}: expected {end:,} bytes for {shape}, found {file.tell():,}")
 
 
 def load(path: Path) -> np.ndarray:
@@ -44,28 +39,18 @@ def load(path: Path) -> np.ndarray:
     """
     try:
         return np.lib.format.open_memmap(path, mode="r")
-    except FileNotFoundError:
-        raise UserError(f"{path} not found: run `dvc repro preprocess` first") from None
-    except (ValueError, EOFError) as error:
-        raise UserError(
-            f"{path} is damaged ({error}): delete it and run `dvc repro preprocess`"
-        ) from None
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path} cannot be loaded ({error}): run `dvc repro preprocess`") from None
 
 
-def load_split(split: str, folder: Path = PROCESSED) -> tuple[np.ndarray, np.ndarray]:
-    """Images and labels of `split` ("train", "validation" or "test") as preprocess wrote them.
+def load_split(split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels of `split` ("train", "validation" or "test"), as preprocess wrote them.
 
     Returns:
         images: float32 in [0, 1], shape (N, 28, 28, 1), memory-mapped.
         labels: uint8, shape (N,).
 
     Raises:
-        UserError: a file is missing or damaged, or there are not as many labels as images.
+        UserError: a file is missing or damaged.
     """
-    images, labels = (load(folder / split / f"{name}.npy") for name in ("images", "labels"))
-    if len(images) != len(labels):
-        raise UserError(
-            f"{folder / split}: expected as many labels as images, found {len(labels):,} labels "
-            f"and {len(images):,} images: run `dvc repro --force preprocess`"
-        )
-    return images, labels
+    return load(PROCESSED / split / "images.npy"), load(PROCESSED / split / "labels.npy")

@@ -7,6 +7,7 @@ Format: the section "The IDX file format" of http://yann.lecun.com/exdb/mnist/ (
 
 import gzip
 import math
+import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,8 +20,8 @@ from stages.base.stage import UserError
 
 LIMIT = 8 * 2**30  # bytes a file may unpack to: 170 times MNIST's training images
 DEFLATE_RATIO = 1032  # a deflate stream unpacks to at most so many times its size (zlib's manual)
-UNSIGNED_BYTE = 0x08
-AGAIN = "delete it and run `dvc repro download`"
+UNSIGNED_BYTES = 0x0800  # the upper half of the magic number; the lower one counts dimensions
+AGAIN = "run `dvc repro download`"
 
 
 @contextmanager
@@ -28,12 +29,8 @@ def _explained(path: Path) -> Iterator[None]:
     """Turn what gzip, zlib and struct raise on a damaged file into a UserError that names it."""
     try:
         yield
-    except FileNotFoundError:
-        raise UserError(f"{path} not found: run `dvc repro download` first") from None
-    except EOFError:
-        raise UserError(f"{path} is truncated: its gzip stream ends too early; {AGAIN}") from None
-    except (gzip.BadGzipFile, zlib.error) as error:
-        raise UserError(f"{path} is no intact gzip file ({error}); {AGAIN}") from None
+    except (OSError, EOFError, zlib.error, struct.error) as error:
+        raise UserError(f"{path} is missing or damaged ({error}): {AGAIN}") from None
 
 
 def read_shape(path: Path, dimensions: int) -> tuple[int, ...]:
@@ -42,26 +39,20 @@ def read_shape(path: Path, dimensions: int) -> tuple[int, ...]:
     Raises:
         UserError: the file is missing, damaged or of another type or number of dimensions.
     """
-    header_size = 4 + 4 * dimensions
     with _explained(path), gzip.open(path) as file:
-        header = file.read(header_size)
-    expected = bytes([0, 0, UNSIGNED_BYTE, dimensions])
-    if header[:4] != expected:
+        header = file.read(4 + 4 * dimensions)
+        magic, *shape = struct.unpack(f">{1 + dimensions}I", header)
+    if magic != (expected := UNSIGNED_BYTES + dimensions):
         raise UserError(
-            f"{path}: expected the IDX magic {expected.hex()} (type: unsigned bytes, dimensions: "
-            f"{dimensions}), found {header[:4].hex() or 'nothing'}; {AGAIN}"
+            f"{path}: expected the IDX magic {expected:08x} (unsigned bytes, {dimensions} "
+            f"dimensions), found {magic:08x}: {AGAIN}"
         )
-    if len(header) < header_size:
-        raise UserError(f"{path} is truncated: it ends within the IDX header; {AGAIN}")
-    shape = tuple(np.frombuffer(header, ">u4", offset=4).tolist())
-    if 0 in shape:
-        raise UserError(f"{path}: the IDX header declares no items; {AGAIN}")
     size = math.prod(shape)
-    if size > LIMIT:
-        raise UserError(f"{path}: the IDX header declares {size:,} bytes, the limit is {LIMIT:,}")
+    if not 0 < size <= LIMIT:
+        raise UserError(f"{path}: the header declares {size:,} bytes, expected 1 to {LIMIT:,}")
     if size > path.stat().st_size * DEFLATE_RATIO:
         raise UserError(f"{path} is truncated: too short for the {size:,} bytes it declares")
-    return shape
+    return tuple(shape)
 
 
 def read_blocks(path: Path, dimensions: int, block_size: int = 4096) -> Iterator[np.ndarray]:
@@ -89,16 +80,16 @@ def read_blocks(path: Path, dimensions: int, block_size: int = 4096) -> Iterator
             if len(data) < count * item_size:
                 end = start + len(data) // item_size
                 raise UserError(
-                    f"{path} is truncated: {items:,} items declared, found {end:,}; {AGAIN}"
+                    f"{path} is truncated: {items:,} items declared, found {end:,}: {AGAIN}"
                 )
             yield np.frombuffer(data, np.uint8).reshape(count, *item)
         if file.read(1):  # reading past the end is also what makes gzip check its checksum
-            raise UserError(f"{path} is longer than the {items:,} items it declares; {AGAIN}")
+            raise UserError(f"{path} is longer than the {items:,} items it declares: {AGAIN}")
 
 
 def write(path: Path, items: np.ndarray) -> None:
     """Write uint8 `items` as a gzipped IDX file, the same bytes each time, whole or not at all."""
-    magic = bytes([0, 0, UNSIGNED_BYTE, items.ndim])
-    content = magic + np.array(items.shape, ">u4").tobytes() + items.tobytes()
+    header = struct.pack(f">{1 + items.ndim}I", UNSIGNED_BYTES + items.ndim, *items.shape)
+    content = header + items.tobytes()
     with replacing(path) as temporary:
         temporary.write_bytes(gzip.compress(content, mtime=0))
