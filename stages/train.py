@@ -17,13 +17,12 @@ from stages.base import arrays, params, versions
 from stages.base.stage import UserError, run_stage
 from stages.network import architecture, saved
 from stages.network.batches import training_batches
-from stages.network.callbacks import BACKUPS, DIVERGED, Backup, Progress, fingerprint
+from stages.network.callbacks import DIVERGED, Progress, backup_of, fingerprint
 from stages.network.optimizer import Muon
 from stages.network.runtime import keras, seed_everything
 from stages.network.settings import Train, folder_of
 
 Split = tuple[np.ndarray, np.ndarray]
-VALIDATION_BATCH = 1000  # images: enough to keep the cores busy
 
 
 def train(data: Split, validation: Split, settings: Train, seed: int, folder: Path) -> keras.Model:
@@ -53,42 +52,28 @@ def train(data: Split, validation: Split, settings: Train, seed: int, folder: Pa
     classes = int(labels.max()) + 1
     steps = len(images) // settings.batch_size  # per epoch
     model = architecture.build(classes, settings.network)
+    rates = learning_rates(settings, steps * settings.epochs)
+    muon_ratio = settings.muon_learning_rate / settings.learning_rate
     model.compile(
-        optimizer=Muon(
-            learning_rates(settings, steps * settings.epochs),
-            muon_ratio=settings.muon_learning_rate / settings.learning_rate,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-        ),
+        optimizer=Muon(rates, muon_ratio, settings.momentum, settings.weight_decay),
         loss=keras.losses.CategoricalCrossentropy(label_smoothing=settings.label_smoothing),
         metrics=["accuracy"],
     )
-    images_per_epoch = steps * settings.batch_size
-    progress = Progress(
-        settings.epochs, images_per_epoch, settings.batch_size, folder / "curves.csv"
-    )
-    backup = Backup(BACKUPS / f"seed-{seed}.npz", fingerprint([*data, *validation], settings, seed))
-    if finished := backup.restore(model):
-        print(f"going on after epoch {len(finished)}/{settings.epochs} of an interrupted run")
-        progress.write_curves(finished)
-    if len(finished) < settings.epochs:
+    key = fingerprint([*data, *validation], settings, seed)
+    progress = Progress(settings, steps, folder / "curves.csv", backup_of(seed), key)
+    if finished := progress.restore(model):
+        print(f"going on after epoch {finished}/{settings.epochs} of an interrupted run")
+    if finished < settings.epochs:
+        epochs = range(finished, settings.epochs)
+        unseen = validation[0], keras.utils.to_categorical(validation[1], classes)
         model.fit(
-            training_batches(
-                images,
-                labels,
-                classes,
-                settings.batch_size,
-                range(len(finished), settings.epochs),
-                settings.augment,
-                settings.photometric,
-                seed,
-            ),
-            initial_epoch=len(finished),
+            training_batches(images, labels, classes, settings, epochs, seed),
+            initial_epoch=finished,
             epochs=settings.epochs,
             steps_per_epoch=steps,
-            validation_data=one_hot(validation, classes) if len(validation[1]) else None,
-            validation_batch_size=VALIDATION_BATCH,
-            callbacks=[keras.callbacks.TerminateOnNaN(), progress, backup],
+            validation_data=unseen if len(validation[1]) else None,
+            validation_batch_size=1000,  # images: enough to keep the cores busy
+            callbacks=[keras.callbacks.TerminateOnNaN(), progress],
             shuffle=False,  # the batches are shuffled already
             verbose=0,
         )
@@ -107,17 +92,8 @@ def learning_rates(settings: Train, steps: int) -> keras.optimizers.schedules.Le
     """
     warmup = round(steps * settings.warmup)
     return keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=0.0 if warmup else settings.learning_rate,
-        warmup_target=settings.learning_rate if warmup else None,
-        warmup_steps=warmup,
-        decay_steps=max(steps - warmup, 1),
+        0.0, max(steps - warmup, 1), warmup_target=settings.learning_rate, warmup_steps=warmup
     )
-
-
-def one_hot(split: Split, classes: int) -> Split:
-    """The images of a split, and its labels as float32 of shape (N, classes)."""
-    images, labels = split
-    return images, keras.utils.to_categorical(labels, classes)
 
 
 def main() -> None:
@@ -129,11 +105,9 @@ def main() -> None:
     settings = params.load("train", Train)
     versions.check_noted()
     folder = folder_of(seed)
-    model = train(
-        arrays.load_split("train"), arrays.load_split("validation"), settings, seed, folder
-    )
-    saved.save(model, folder / "network.keras")
-    (BACKUPS / f"seed-{seed}.npz").unlink(missing_ok=True)
+    data, validation = arrays.load_split("train"), arrays.load_split("validation")
+    saved.save(train(data, validation, settings, seed, folder), folder / "network.keras")
+    backup_of(seed).unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

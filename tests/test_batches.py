@@ -9,7 +9,7 @@ import pytest
 
 from stages.base import arrays
 from stages.network.batches import training_batches
-from stages.network.settings import Augment, Photometric
+from stages.network.settings import Augment, Photometric, Train
 
 COUNT, CLASSES, BATCH, EPOCHS = 53, 7, 8, 3
 STEPS = COUNT // BATCH
@@ -24,6 +24,10 @@ IMAGES[:, 4:-4, 4:-4] = ((1 + np.arange(COUNT)) / COUNT)[:, np.newaxis, np.newax
 LABELS = (np.arange(COUNT) * 3 % CLASSES).astype(np.uint8)
 
 
+def options(size: int, augment: Augment, photometric: Photometric = PLAIN) -> Train:
+    return Train.model_construct(batch_size=size, augment=augment, photometric=photometric)
+
+
 def make(
     augment: Augment = NONE,
     seed: int = 0,
@@ -32,9 +36,8 @@ def make(
     first: int = 0,
     photometric: Photometric = PLAIN,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    dataset = training_batches(
-        IMAGES, LABELS, CLASSES, batch_size, range(first, epochs), augment, photometric, seed
-    )
+    settings = options(batch_size, augment, photometric)
+    dataset = training_batches(IMAGES, LABELS, CLASSES, settings, range(first, epochs), seed)
     return list(dataset.as_numpy_iterator())
 
 
@@ -96,7 +99,7 @@ def test_an_image_is_augmented_anew_in_each_step_epoch_and_seed():
     same = np.repeat(IMAGES[-1:], COUNT, axis=0)
 
     def shown(seed: int) -> set[bytes]:
-        batches = training_batches(same, LABELS, CLASSES, BATCH, range(2), SOME, PLAIN, seed)
+        batches = training_batches(same, LABELS, CLASSES, options(BATCH, SOME), range(2), seed)
         return {image.tobytes() for images, _ in batches.as_numpy_iterator() for image in images}
 
     assert len(shown(0)) == 2 * STEPS * BATCH  # neither a step nor an epoch repeats one
@@ -111,7 +114,7 @@ def test_seed_epoch_and_step_and_nothing_else_decide_a_batch(seed: int, tmp_path
     assert_same(make(SOME, seed, first=1), batches[STEPS:])
     np.save(tmp_path / "images.npy", IMAGES)
     mapped = arrays.load(tmp_path / "images.npy")
-    dataset = training_batches(mapped, LABELS, CLASSES, BATCH, range(EPOCHS), SOME, PLAIN, seed)
+    dataset = training_batches(mapped, LABELS, CLASSES, options(BATCH, SOME), range(EPOCHS), seed)
     assert_same(list(dataset.skip(STEPS + 2).as_numpy_iterator()), batches[STEPS + 2 :])
 
 
@@ -142,6 +145,6 @@ def test_a_memory_mapped_file_is_not_copied_into_memory(tmp_path: Path):
     labels = np.zeros(count, np.uint8)
     make()  # what TensorFlow takes at its first use
     before = anonymous_memory()
-    dataset = training_batches(mapped, labels, CLASSES, BATCH, range(1), NONE, PLAIN, 0)
+    dataset = training_batches(mapped, labels, CLASSES, options(BATCH, NONE), range(1), 0)
     for _ in dataset.take(20):
         assert anonymous_memory() - before < 0.2 * mapped.nbytes / 1e6

@@ -84,7 +84,7 @@ def folder(interrupted: Path, tmp_path: Path) -> Path:
 def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(folder: Path, undisturbed: Path):
     printed = train_in(folder)
     assert printed.startswith(f"going on after epoch 2/{EPOCHS}")
-    assert f"epoch 3/{EPOCHS}: loss" in printed
+    assert f"epoch 3/{EPOCHS}: accuracy" in printed
     assert contents(folder / TRAINED) == contents(undisturbed / TRAINED)
     assert not (folder / BACKUP).exists()
 

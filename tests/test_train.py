@@ -69,8 +69,8 @@ def test_curves_end_at_accuracy_and_smoothed_loss_of_the_saved_network(first: Pa
 
 def test_it_prints_one_line_per_epoch_and_no_bar_into_a_pipe(first: Path):
     printed = (first / "printed").read_text()
-    begins = [line.split(" ", 3)[:3] for line in printed.splitlines()]
-    assert begins == [["epoch", f"{number}/{EPOCHS}:", "loss"] for number in (1, 2)]
+    begins = [line.split(": ")[0] for line in printed.splitlines()]
+    assert begins == [f"epoch {number}/{EPOCHS}" for number in (1, 2)]
     assert not re.search(r"[\r\x1b]", printed)
 
 
@@ -108,7 +108,7 @@ def test_no_validation_images_no_validation_numbers(folder: Path):
         np.save(path, np.load(path)[:0])
     printed = run_stage(train.main, folder, "--seed", "0")
     assert list(pd.read_csv(folder / CURVES)) == ["epoch", "train_accuracy", "train_loss"]
-    assert not re.search("validation|nan", printed)
+    assert not re.search("val_|nan", printed)
 
 
 @pytest.mark.parametrize("last", [False, True], ids=["during training", "by the last step"])
@@ -134,32 +134,21 @@ def test_a_batch_larger_than_the_training_set_is_refused(folder: Path):
     assert re.match("train.batch_size: expected at most 1,322.*found 1,323", refusal(folder))
 
 
-@pytest.mark.parametrize("name", ["train/images", "train/labels", "validation/images"])
-@pytest.mark.parametrize("damage", [None, lambda data: b"", lambda data: data[:-1]])
-def test_a_missing_or_damaged_array_is_refused_with_what_to_run(folder: Path, name: str, damage):
-    path = folder / PROCESSED / f"{name}.npy"
-    if damage:
-        path.write_bytes(damage(path.read_bytes()))
-    else:
-        path.unlink()
-    assert re.fullmatch(rf".*{name}\.npy .*`dvc repro preprocess`.*", refusal(folder))
-
-
-def test_an_array_is_never_unpickled(folder: Path):
+def test_a_missing_or_damaged_array_is_refused_with_what_to_run_and_never_unpickled(folder: Path):
     class Intruder:
         def __reduce__(self):
             return os.mkdir, (str(folder / "trace"),)
 
-    np.save(folder / PROCESSED / "train/images.npy", np.array([Intruder()], object))
-    assert "images.npy is damaged" in refusal(folder)
+    path = folder / PROCESSED / "train/images.npy"
+    whole = path.read_bytes()
+    for damaged in (b"", whole[:-1], np.array([Intruder()], object), None):
+        path.unlink()
+        if isinstance(damaged, bytes):
+            path.write_bytes(damaged)
+        elif damaged is not None:
+            np.save(path, damaged)
+        assert re.search(r"train/images\.npy .*`dvc repro preprocess`", refusal(folder))
     assert not (folder / "trace").exists()
-
-
-@pytest.mark.parametrize("name", ["train", "validation"])
-def test_images_and_labels_that_do_not_belong_together_are_refused(folder: Path, name: str):
-    path = folder / PROCESSED / name / "labels.npy"
-    np.save(path, np.load(path)[:-1])
-    assert re.match(f"data/processed/{name}: expected as many labels as images", refusal(folder))
 
 
 @pytest.mark.parametrize("seed", [-1, 2**31])

@@ -11,17 +11,15 @@ from stages.base.params import SEED_LIMIT
 from stages.network.augment import random_affine
 from stages.network.photometric import random_photometric
 from stages.network.runtime import tf
-from stages.network.settings import Augment, Photometric
+from stages.network.settings import Train
 
 
 def training_batches(
     images: np.ndarray,
     labels: np.ndarray,
     classes: int,
-    batch_size: int,
+    settings: Train,
     epochs: range,
-    augment: Augment,
-    photometric: Photometric,
     seed: int,
 ) -> tf.data.Dataset:
     """The batches of some epochs, in order.
@@ -33,18 +31,17 @@ def training_batches(
         images: float32, shape (N, height, width, channels); may be memory-mapped, is not copied.
         labels: uint8, shape (N,).
         classes: width of the one-hot labels.
-        batch_size: at most N.
+        settings: batch_size, at most N, and how images are changed at random.
         epochs: which passes, up to the training's last; a pass has the same batches whatever came
             before it.
-        augment: limits of the random transformation.
-        photometric: shares of the images that are changed in other ways.
         seed: non-negative; different seeds give unrelated orders and transformations.
 
     Returns:
         len(epochs) · (N // batch_size) elements: images like `images`, shape (batch_size, ...), and
         one-hot float32 labels, shape (batch_size, classes).
     """
-    count, steps = len(images), len(images) // batch_size
+    count, batch_size = len(images), settings.batch_size
+    steps = count // batch_size
     labels = tf.constant(labels)
     # Order, movement and photometric changes have random numbers of their own.
     shuffle_seed = tf.constant(seed, tf.int64)
@@ -62,10 +59,10 @@ def training_batches(
         # stateful=False: as a stateful function it could not run in two threads at once.
         read = tf.numpy_function(images.__getitem__, [rows], images.dtype, stateful=False)
         chosen = tf.ensure_shape(read, (batch_size, *images.shape[1:]))
-        moved = random_affine(chosen, augment, tf.stack([augment_seed, step]))
+        moved = random_affine(chosen, settings.augment, tf.stack([augment_seed, step]))
         progress = tf.cast(step / (epochs.stop * steps), tf.float32)
         pair = tf.stack([photometric_seed, step])
-        changed = random_photometric(moved, photometric, pair, progress)
+        changed = random_photometric(moved, settings.photometric, pair, progress)
         return changed, tf.one_hot(tf.gather(labels, rows), classes)
 
     return (

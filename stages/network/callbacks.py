@@ -1,4 +1,4 @@
-"""What happens beside the training itself: progress, learning curves, a backup of each epoch.
+"""What happens after each epoch: a line of progress, the learning curves, a backup.
 
 A killed training loses at most one epoch: the next run goes on from the backup, and ends with the
 same bytes as an undisturbed run, since batches are a function of seed, epoch and step. A backup
@@ -21,103 +21,87 @@ from stages.base.stage import UserError
 from stages.network.runtime import keras, tf
 from stages.network.settings import Train
 
-BACKUPS = Path(".dvc/tmp/training")  # no output of a stage: DVC removes those before it runs
 DIVERGED = "lower train.learning_rate or train.muon_learning_rate, or raise train.warmup"
+COLUMNS = {"val_accuracy": "validation_accuracy", "val_loss": "validation_loss"}
+COLUMNS |= {"accuracy": "train_accuracy", "loss": "train_loss"}  # by Keras' names
 
 
 class Progress(keras.callbacks.Callback):
-    """Shows loss, accuracy, validation accuracy and images per second.
+    """Prints a line after each epoch, writes the learning curves, keeps a backup of the training.
 
-    The bar is for terminals only; a line is printed after each epoch. The learning curves are
-    written after each epoch, so that `dvc plots show` can draw them while a network trains.
-
-    Ends training with a UserError at the end of an epoch whose loss is no longer a number.
+    A bar shows progress within an epoch, on terminals only. The curves are written after each
+    epoch, so that `dvc plots show` can draw them while a network trains. A loss that is no longer
+    a number ends the training with a UserError.
 
     Args:
-        images: training images per epoch.
+        settings: the section `train` of params.yaml.
+        steps: per epoch.
         curves: the CSV file for the learning curves.
+        backup: the file for weights, the optimizer's state and the logs of the finished epochs.
+        key: the fingerprint of this training.
     """
 
-    def __init__(self, epochs: int, images: int, batch_size: int, curves: Path):
+    def __init__(self, settings: Train, steps: int, curves: Path, backup: Path, key: str):
         super().__init__()
-        self.epochs, self.images, self.batch_size, self.curves = epochs, images, batch_size, curves
+        self.epochs, self.batch_size = settings.epochs, settings.batch_size
+        self.images = steps * settings.batch_size  # per epoch
+        self.curves, self.backup, self.key = curves, backup, key
         self.history: list[dict[str, float]] = []
 
-    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        self.started = time.perf_counter()
-        self.bar = tqdm(
-            total=self.images,
-            desc=f"epoch {epoch + 1}/{self.epochs}",
-            unit=" images",
-            unit_scale=True,
-            mininterval=0.5,
-            disable=None,
-            leave=False,
-        )
-
-    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        self.seconds = time.perf_counter() - self.started
-        if not self.bar.disable:
-            text = f"loss {logs['loss']:.4f}, accuracy {logs['accuracy']:.2%}"
-            self.bar.set_postfix_str(text, refresh=False)
-            self.bar.update(self.batch_size)
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        self.bar.close()
-        if not abs(logs["loss"]) < float("inf"):
-            raise UserError(f"the loss became {logs['loss']} in epoch {epoch + 1}: {DIVERGED}")
-        line = f"epoch {epoch + 1}/{self.epochs}: loss {logs['loss']:.4f}"
-        line += f", accuracy {logs['accuracy']:.2%}"
-        if "val_accuracy" in logs:
-            line += f", validation accuracy {logs['val_accuracy']:.2%}"
-        print(f"{line}, {self.images / self.seconds:,.0f} images/s", flush=True)
-        self.write_curves([*self.history, logs])
-
-    def write_curves(self, history: list[dict[str, float]]) -> None:
-        """Write Keras' logs of all epochs so far as CSV, a row per epoch."""
-        self.history = history
-        frame = pd.DataFrame({"epoch": range(1, len(history) + 1)})
-        for split, prefix in (("train", ""), ("validation", "val_")):
-            for name in ("accuracy", "loss"):
-                if prefix + name in history[0]:
-                    values = [logs[prefix + name] for logs in history]
-                    frame[f"{split}_{name}"] = np.round(values, 6)
-        write_csv(self.curves, frame, index=False)
-
-
-class Backup(keras.callbacks.Callback):
-    """Keeps weights, the optimizer's state and the epochs' logs in the file `path`."""
-
-    def __init__(self, path: Path, key: str):
-        super().__init__()
-        self.path, self.key = path, key
-        self.history: list[dict[str, float]] = []
-
-    def restore(self, model: keras.Model) -> list[dict[str, float]]:
+    def restore(self, model: keras.Model) -> int:
         """Put the state of an interrupted run into `model`, compiled and built.
 
         Returns:
-            The logs of the epochs it had finished; empty, and the model as it was, if there is no
-            backup, or another run's, or a damaged one.
+            The number of epochs it had finished; 0, and the model as it was, if there is no backup,
+            or another run's, or a damaged one.
         """
         model.optimizer.build(model.trainable_variables)
         try:
-            with np.load(self.path, allow_pickle=False) as file:
+            with np.load(self.backup, allow_pickle=False) as file:
                 key, history, *values = (file[name] for name in file.files)
-            if str(key) != self.key:
-                return []
         except (OSError, ValueError, EOFError, zipfile.BadZipFile):
-            return []
+            return 0
+        if str(key) != self.key:
+            return 0
         self.history = json.loads(str(history))
         for variable, value in zip(_state(model), values, strict=True):
             variable.assign(value)
-        return self.history
+        self.write_curves()
+        return len(self.history)
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self.started = time.perf_counter()
+        name = f"epoch {epoch + 1}/{self.epochs}"
+        self.bar = tqdm(desc=name, total=self.images, unit=" images", disable=None, leave=False)
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        self.seconds = time.perf_counter() - self.started  # without validation
+        self.bar.set_postfix(logs, refresh=False)
+        self.bar.update(self.batch_size)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        self.history = [*self.history, {name: float(value) for name, value in logs.items()}]
+        self.bar.close()
+        if not np.isfinite(logs["loss"]):
+            raise UserError(f"the loss became {logs['loss']} in epoch {epoch + 1}: {DIVERGED}")
+        self.history.append({name: float(value) for name, value in logs.items()})
+        numbers = ", ".join(f"{name} {value:.4f}" for name, value in self.history[-1].items())
+        rate = self.images / self.seconds
+        print(f"epoch {epoch + 1}/{self.epochs}: {numbers}, {rate:,.0f} images/s", flush=True)
+        self.write_curves()
         values = [variable.numpy() for variable in _state(self.model)]
-        with replacing(self.path) as temporary, open(temporary, "wb") as file:
+        with replacing(self.backup) as temporary, open(temporary, "wb") as file:
             np.savez(file, self.key, json.dumps(self.history), *values)
+
+    def write_curves(self) -> None:
+        """Write what was measured in each epoch so far as CSV, a row per epoch."""
+        frame = pd.DataFrame(self.history).rename(columns=COLUMNS).round(6)
+        frame.insert(0, "epoch", range(1, len(frame) + 1))
+        write_csv(self.curves, frame, index=False)
+
+
+def backup_of(seed: int) -> Path:
+    """The file for a training's backup: no output, since DVC removes those before a stage runs."""
+    return Path(".dvc/tmp/training", f"seed-{seed}.npz")
 
 
 def _state(model: keras.Model) -> list[keras.Variable]:

@@ -5,6 +5,7 @@ neither is done. Loading is in Keras' safe mode, which refuses layers that carry
 """
 
 import json
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -21,18 +22,15 @@ def save(model: keras.Model, path: Path) -> None:
     def without(content: dict) -> dict:
         return {key: value for key, value in content.items() if key not in VARYING}
 
-    with replacing(path) as temporary:
-        draft = temporary.with_suffix(".keras")  # Keras writes no other ending
-        try:
-            model.save(draft)
-            with zipfile.ZipFile(draft) as old, zipfile.ZipFile(temporary, "w") as new:
-                for name in sorted(old.namelist()):
-                    data = old.read(name)
-                    if name.endswith(".json"):
-                        data = json.dumps(json.loads(data, object_hook=without)).encode()
-                    new.writestr(zipfile.ZipInfo(name), data)  # the time of a ZipInfo is fixed
-        finally:
-            draft.unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory() as folder, replacing(path) as temporary:
+        draft = Path(folder, "network.keras")
+        model.save(draft)
+        with zipfile.ZipFile(draft) as old, zipfile.ZipFile(temporary, "w") as new:
+            for name in sorted(old.namelist()):
+                data = old.read(name)
+                if name.endswith(".json"):
+                    data = json.dumps(json.loads(data, object_hook=without)).encode()
+                new.writestr(zipfile.ZipInfo(name), data)  # the time of a ZipInfo is fixed
 
 
 def load(path: Path) -> keras.Model:
@@ -41,10 +39,8 @@ def load(path: Path) -> keras.Model:
     Raises:
         UserError: the file is missing, damaged, or holds a layer that would run code.
     """
-    if not path.is_file():
-        raise UserError(f"{path} not found: run `dvc repro` to train it")
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # Keras raises many types for a damaged file
+    except Exception as error:  # of many types
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path} cannot be loaded as a Keras network: {reason}") from None
+        raise UserError(f"{path} cannot be loaded ({reason}): run `dvc repro train`") from None
