@@ -149,7 +149,7 @@ def ours(name: str, seed: int, epochs: int | None, clock: Clock) -> dict:
         model = train.train(data, unseen, settings, seed, folder_of(seed))
         saved.save(model, folder_of(seed) / "network.keras")
         package.package(seed, packaging, {"validation": validation})
-        probabilities, _ = Predictor(seed, model.output_shape[-1])(clock.images)
+        probabilities, _ = Predictor(seed)(clock.images)
     return {
         "images": len(data[0]) // settings.batch_size * settings.batch_size,
         "multiply_adds": multiply_adds(model),

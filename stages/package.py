@@ -34,18 +34,14 @@ def package(seed: int, settings: Package, splits: dict[str, tuple]) -> dict:
             the latter may be empty.
 
     Returns:
-        The temperature, and accuracy and loss on each split that is not empty.
+        The temperature, and of each split that is not empty the accuracy (share of images whose
+        largest logit is the label's) and the loss (mean cross-entropy in nats).
     """
     keras.backend.clear_session()  # Keras numbers names: each file is as of the first network
     trained = saved.load(folder_of(seed) / "network.keras")
     network = averaged_logits(exact(trained), settings.average_shift)
     logits = {
-        split: np.concatenate(
-            [
-                network.predict_on_batch(images[start : start + BATCH])
-                for start in range(0, len(images), BATCH)
-            ]
-        )
+        split: network.predict(images, batch_size=BATCH, verbose=0)
         for split, (images, _) in splits.items()
         if len(images)
     }
@@ -55,18 +51,13 @@ def package(seed: int, settings: Package, splits: dict[str, tuple]) -> dict:
     views = averaged_logits(trained, settings.average_shift)
     saved.save(with_temperature(views, temperature), PACKAGED / f"seed-{seed}.keras")
     export(network, temperature, PACKAGED / f"seed-{seed}.tflite")
-    measured = {
-        split: accuracy_and_loss(splits[split][1], values / temperature)
-        for split, values in logits.items()
-    }
-    return {"temperature": temperature, **measured}
-
-
-def accuracy_and_loss(labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
-    """Share of images whose largest logit is the label's, and the mean cross-entropy in nats."""
-    loss = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
-    correct = logits.argmax(axis=1) == labels
-    return {"accuracy": float(correct.mean()), "loss": round(float(np.mean(loss)), 5)}
+    result = {"temperature": temperature}
+    for split, values in logits.items():
+        labels, scaled = splits[split][1], values / temperature
+        loss = keras.losses.sparse_categorical_crossentropy(labels, scaled, from_logits=True)
+        accuracy = float((values.argmax(axis=1) == labels).mean())
+        result[split] = {"accuracy": accuracy, "loss": round(float(np.mean(loss)), 5)}
+    return result
 
 
 def remove_other_seeds(seeds: list[int]) -> None:
@@ -94,11 +85,8 @@ def main() -> None:
     results = {}
     for seed in seeds:
         results[str(seed)] = result = package(seed, settings, splits)
-        line = f"seed {seed}: temperature {result['temperature']:g}"
-        for split in ("train", "validation"):
-            if split in result:
-                line += f", {split} accuracy {result[split]['accuracy']:.2%}"
-        print(line, flush=True)
+        found = [f"{s} accuracy {result[s]['accuracy']:.2%}" for s in splits if s in result]
+        print(f"seed {seed}: temperature {result['temperature']:g}", *found, sep=", ", flush=True)
     write_json(PACKAGED / "package.json", results)
 
 

@@ -77,7 +77,7 @@ def test_it_measures_each_contender_and_goes_on_where_it_stopped(tmp_path: Path,
     assert (epochs.loc[names[1:]].groupby("contender")["seconds"].diff().dropna() > 0).all()
     # The same seed and params gave the pipeline's network: its errors are the packaged one's.
     images, labels = arrays.load_split("test")
-    errors = int((Predictor(0, 10)(images)[0].argmax(axis=1) != labels).sum())
+    errors = int((Predictor(0)(images)[0].argmax(axis=1) != labels).sum())
     assert epochs["test_errors"]["default"].iloc[-1] == errors
     table = pd.read_csv("results/table.csv", index_col="contender")
     assert (table["corrupted"]["notebook"], table["worst"]["notebook"]) == (15, 25)
