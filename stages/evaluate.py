@@ -1,12 +1,14 @@
 """Stage evaluate: the one look at the test images; numbers into metrics, pictures into plots.
 
-Each network is scored alone; with several seeds, the prediction is the mean of their probabilities.
+With several seeds, the prediction is the mean of the networks' probabilities; each is also scored
+alone.
 """
 
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy import special
 from sklearn.metrics import confusion_matrix
 
 from stages.base import arrays, params
@@ -25,34 +27,6 @@ DETAILS = Path("metrics/details")
 PLOTS = Path("plots/evaluate")
 
 
-def details(
-    labels: np.ndarray, probabilities: dict[int, np.ndarray], classes: tuple[str, ...]
-) -> dict:
-    """All scores of the mean prediction, and with several seeds those of each network.
-
-    Args:
-        labels: integers, shape (N,).
-        probabilities: by seed, shape (N, classes).
-        classes: names by label.
-
-    Returns:
-        Nested numbers; with several seeds also `seeds`, the scores of each, `mean` and `std` (of a
-        sample, n - 1) of these, and `errors_of_all_seeds`, how many images all misclassify.
-    """
-    every = list(probabilities.values())
-    result = scores.report(labels, scores.mean_prediction(every), classes)
-    if len(every) > 1:
-        reports = [scores.report(labels, of_seed, classes) for of_seed in every]
-        result["mean"] = scores.across(reports, np.mean)
-        result["std"] = scores.across(reports, lambda values: np.std(values, ddof=1))
-        result["seeds"] = {
-            str(seed): report for seed, report in zip(probabilities, reports, strict=True)
-        }
-        wrong = [of_seed.argmax(axis=1) != labels for of_seed in every]
-        result["errors_of_all_seeds"] = int(np.all(wrong, axis=0).sum())
-    return result
-
-
 def main() -> None:
     seeds = params.load("seeds", Seeds)
     name = params.load("download", Download).dataset
@@ -60,24 +34,25 @@ def main() -> None:
     dataset = catalogue.find(name)
     classes = dataset.classes
     images, labels = arrays.load_split("test")
-    probabilities, unscaled = {}, []
+    scaled, unscaled, reports = [], [], {}
     for seed in seeds:
-        probabilities[seed], logits = Predictor(seed, len(classes))(images)
-        unscaled.append(scores.softmax(logits))
-        print(f"seed {seed}: accuracy {np.mean(probabilities[seed].argmax(1) == labels):.2%}")
-    mean = scores.mean_prediction(list(probabilities.values()))
-    mean_unscaled = scores.mean_prediction(unscaled)
+        probabilities, logits = Predictor(seed)(images)
+        scaled.append(probabilities)
+        unscaled.append(special.softmax(logits, axis=1))
+        reports[str(seed)] = scores.report(labels, probabilities, classes)
+        print(f"seed {seed}: accuracy {reports[str(seed)]['accuracy']:.2%}")
+    mean, mean_unscaled = scores.mean_prediction(scaled), scores.mean_prediction(unscaled)
 
-    found = details(labels, probabilities, classes)
+    found = scores.report(labels, mean, classes)
     headline = scores.headline(labels, mean, dataset.disputed)
     for split, key in (("train", "train"), ("validation", "val")):
         if accuracies := [of[split]["accuracy"] for of in load_results().values() if split in of]:
             headline[key] = round(float(np.mean(accuracies)), 4)
     if len(seeds) > 1:
-        headline |= {"mean": found["mean"]["accuracy"], "std": found["std"]["accuracy"]}
-    counts = confusion_matrix(labels, mean.argmax(axis=1), labels=range(len(classes)))
+        found["seeds"] = reports
+        accuracies = pd.Series([of_seed["accuracy"] for of_seed in reports.values()])
+        headline |= {"mean": accuracies.mean(), "std": accuracies.std()}  # of a sample: n - 1
     found["ece_unscaled"] = scores.calibration_error(labels, mean_unscaled)
-    found["confusions"] = scores.frequent_confusions(counts, classes)
     low, high = (scores.percent(found["accuracy_95"][end]) for end in ("low", "high"))
     table = {
         "dataset": f"{name}, {len(labels):,} test images",
@@ -87,43 +62,34 @@ def main() -> None:
         "loss": f"{headline['loss']:.4f} nats",
         "calibration error (ece)": f"{100 * headline['ece']:.2f} points",
     }
-    names = np.array(classes)
-    predictions = pd.DataFrame(
-        {
-            "index": np.arange(len(labels)),
-            "actual": names[labels],
-            "predicted": names[mean.argmax(axis=1)],
-            "confidence": mean.max(axis=1).astype(np.float64).round(4),
-        }
-    )
-    wrong = predictions[predictions["actual"] != predictions["predicted"]]
-    shown = images, labels, mean, classes
+    names, predicted = np.array(classes), mean.argmax(axis=1)
+    predictions = pd.DataFrame({"actual": names[labels], "predicted": names[predicted]})
+    predictions["confidence"] = mean.max(axis=1).astype(np.float64).round(4)
+    wrong = predictions[labels != predicted]
+    commonest = wrong.groupby(["actual", "predicted"]).size().nlargest(3)
+    found["confusions"] = {f"{a} predicted as {p}": n for (a, p), n in commonest.items()}
+    counts = confusion_matrix(labels, predicted, labels=range(len(classes)))
+    shown = pictures.Predictions(images, labels, mean, classes, dataset.disputed)
     curves = {seed: pd.read_csv(folder_of(seed) / "curves.csv") for seed in seeds}
     drawn = {
         "learning_curves": pictures.learning_curves(curves),
         "confusion_matrix": pictures.confusion_matrix(counts, classes),
-        "predictions": pictures.sample_predictions(
-            *shown, settings.samples, settings.seed, dataset.disputed
-        ),
-        "misclassified": pictures.misclassified(*shown, settings.misclassified, dataset.disputed),
+        "predictions": pictures.sample_predictions(shown, settings.samples, settings.seed),
+        "misclassified": pictures.misclassified(shown, settings.misclassified),
         "reliability": pictures.reliability(labels, mean, mean_unscaled),
     }
     with replacing_together() as new:
         write_json(new(METRICS), {key: round(value, 5) for key, value in headline.items()})
-        write_csv(new(MISCLASSIFIED), wrong, index=False)
+        write_csv(new(MISCLASSIFIED), wrong, index_label="index")
         write_json(new(DETAILS / "scores.json"), {"dataset": name, "images": len(labels)} | found)
-        frame = pd.DataFrame({"measure": table.keys(), "value": table.values()})
-        write_csv(new(DETAILS / "headline.csv"), frame, index=False)
-        write_csv(
-            new(DETAILS / "confusion_matrix.csv"),
-            pd.DataFrame(counts, classes, classes),
-            index_label="actual",
-        )
-        write_csv(new(DETAILS / "predictions.csv"), predictions, index=False)
+        frame = pd.Series(table, name="value")
+        write_csv(new(DETAILS / "headline.csv"), frame, index_label="measure")
+        frame = pd.DataFrame(counts, classes, classes)
+        write_csv(new(DETAILS / "confusion_matrix.csv"), frame, index_label="actual")
+        write_csv(new(DETAILS / "predictions.csv"), predictions, index_label="index")
         for picture, figure in drawn.items():
             pictures.save(figure, new(PLOTS / f"{picture}.png"))
-    print(f"{name}: {len(wrong)} errors in {len(labels):,} test images, accuracy ", end="")
-    print(scores.percent(headline["accuracy"]))
+    print(f"{table['dataset']}: {len(wrong)} errors, accuracy {table['accuracy']}")
 
 
 if __name__ == "__main__":

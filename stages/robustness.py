@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from stages.base import arrays, params
 from stages.base.files import replacing_together, write_csv, write_json
@@ -30,34 +29,30 @@ def main() -> None:
     seeds = params.load("seeds", Seeds)
     settings = params.load("robustness", Robustness)
     classes = catalogue.find(params.load("download", Download).dataset).classes
-    predictors = [Predictor(seed, len(classes)) for seed in seeds]
+    predictors = [Predictor(seed) for seed in seeds]
     images, labels = arrays.load_split("test")
     sample = np.random.default_rng(settings.seed).permutation(len(labels))[: settings.images]
     images, labels = images[sample, :, :, 0], labels[sample]  # (N, 28, 28), (N,)
 
-    rows, examples = [], {}
-    names = tqdm(["none", *CORRUPTIONS], "robustness", disable=None, leave=False)
-    for name in names:
+    rows, examples = {}, {}
+    for name in ("none", *CORRUPTIONS):
         corrupted = images if name == "none" else corrupt(images, name, settings.seed)
         mean = scores.mean_prediction([each(corrupted[..., None])[0] for each in predictors])
         predicted = mean.argmax(axis=1)
         examples[name] = corrupted[0], predicted[0], mean[0].max()
         errors = int((predicted != labels).sum())
-        interval = scores.wilson_interval(errors, len(labels))
-        rows.append({"corruption": name, "error": errors / len(labels), **interval})
-        rows[-1] |= {"errors": errors, "images": len(labels)}
-        rows[-1] |= {
-            "ece": scores.calibration_error(labels, mean),
-            "aurc": scores.risk_coverage_area(labels, mean),
-        }
-        tqdm.write(f"{name}: error {scores.percent(rows[-1]['error'])}")
-    frame = pd.DataFrame(rows).round(5)
-    error = frame.set_index("corruption")["error"]
+        rows[name] = {"error": errors / len(labels), **scores.wilson_interval(errors, len(labels))}
+        rows[name] |= {"errors": errors, "images": len(labels)}
+        rows[name]["ece"] = scores.calibration_error(labels, mean)
+        rows[name]["aurc"] = scores.risk_coverage_area(labels, mean)
+        print(f"{name}: error {scores.percent(rows[name]['error'])}", flush=True)
+    frame = pd.DataFrame(rows.values(), index=rows.keys()).round(5)
+    error = frame["error"]
     known, others = error[list(MNIST_C)], error[list(OTHERS)]
     headline = {"corrupt": round(float(known.mean()), 4), "worst": round(float(known.max()), 4)}
     with replacing_together() as new:
         write_json(new(METRICS), headline)
-        write_csv(new(CORRUPTION_ERRORS), frame, index=False)
+        write_csv(new(CORRUPTION_ERRORS), frame, index_label="corruption")
         pictures.save(pictures.corruptions(examples, labels[0], classes), new(EXAMPLES))
     print(
         f"{len(labels):,} images: {scores.percent(known.mean())} misclassified under {len(known)} "

@@ -20,13 +20,14 @@ CLOTHES = catalogue.find("fashion_mnist").classes
 SECOND = range(0, 999, 2)  # each second image
 
 
-def predicted(count: int, classes: tuple[str, ...] = DIGITS, certainty: float = 4) -> tuple:
-    """Images, labels, probabilities and classes; by default about nine in ten are correct."""
+def predicted(count: int, classes: tuple = DIGITS, certainty: float = 4) -> pictures.Predictions:
+    """Predictions of random images, each second one disputed; about nine in ten are correct."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, len(classes), count)
     logits = rng.normal(size=(count, len(classes))) + certainty * np.eye(len(classes))[labels]
     probabilities = special.softmax(logits, axis=1).astype(np.float32)
-    return rng.random((count, 28, 28, 1), np.float32), labels, probabilities, classes
+    images = rng.random((count, 28, 28, 1), np.float32)
+    return pictures.Predictions(images, labels, probabilities, classes, SECOND)
 
 
 DATA = {
@@ -38,14 +39,19 @@ DATA = {
     "only errors": predicted(300, certainty=-20),
 }
 DRAW = {
-    "predictions": lambda *data: pictures.sample_predictions(*data, 2, 0, SECOND),
-    "misclassified": lambda *data: pictures.misclassified(*data, 12, SECOND),
-    "confusion_matrix": lambda _, labels, found, names: pictures.confusion_matrix(
-        metrics.confusion_matrix(labels, found.argmax(axis=1), labels=range(len(names))), names
+    "predictions": lambda data: pictures.sample_predictions(data, 2, 0),
+    "misclassified": lambda data: pictures.misclassified(data, 12),
+    "confusion_matrix": lambda data: pictures.confusion_matrix(counts(data), data.classes),
+    "reliability": lambda data: pictures.reliability(
+        data.labels, data.probabilities, data.probabilities**0.5 / 3
     ),
-    "reliability": lambda _, labels, found, __: pictures.reliability(labels, found, found**0.5 / 3),
-    "learning_curves": lambda *_: pictures.learning_curves(curves(8, 3)),
+    "learning_curves": lambda _: pictures.learning_curves(curves(8, 3)),
 }
+
+
+def counts(data: pictures.Predictions) -> np.ndarray:
+    guesses = data.probabilities.argmax(axis=1)
+    return metrics.confusion_matrix(data.labels, guesses, labels=range(len(data.classes)))
 
 
 def curves(epochs: int, seeds: int = 1, validation: bool = True) -> dict[int, pd.DataFrame]:
@@ -94,22 +100,23 @@ def numbers_of(figure: Figure) -> list[int]:
 @pytest.mark.parametrize("data", DATA.values(), ids=DATA)
 @pytest.mark.parametrize("name", list(DRAW)[:4])
 @pytest.mark.filterwarnings("error")
-def test_all_that_is_written_can_be_read(name: str, data: tuple):
-    assert_readable(DRAW[name](*data))
+def test_all_that_is_written_can_be_read(name: str, data: pictures.Predictions):
+    assert_readable(DRAW[name](data))
 
 
 @pytest.mark.parametrize("name", DRAW)
 def test_the_same_inputs_give_the_same_file(name: str, tmp_path: Path):
     for file in ("one.png", "two.png"):
-        pictures.save(DRAW[name](*predicted(60)), tmp_path / "new" / file)
+        pictures.save(DRAW[name](predicted(60)), tmp_path / "new" / file)
     content, again = (path.read_bytes() for path in (tmp_path / "new").iterdir())
     assert content == again
     assert b"atplotlib" not in content, "its version would change the bytes"
 
 
 def test_predictions_are_columns_of_classes_with_the_worst_error_last():
-    images, labels, probabilities, classes = data = predicted(300, ("ant", "bee"), 2)
-    figure = pictures.sample_predictions(*data, 4, 0)
+    data = predicted(300, ("ant", "bee"), 2)._replace(disputed=())
+    images, labels, probabilities, classes, _ = data
+    figure = pictures.sample_predictions(data, 4, 0)
     assert "4 of each class" in figure.get_suptitle()
     numbers = numbers_of(figure)
     assert len(set(numbers[:8])) == 8
@@ -123,25 +130,26 @@ def test_predictions_are_columns_of_classes_with_the_worst_error_last():
     for label, number in enumerate(numbers[8:]):
         wrong = (labels == label) & (probabilities.argmax(axis=1) != label)
         assert number == np.argmax(wrong * probabilities.max(axis=1))
-    assert numbers == numbers_of(pictures.sample_predictions(*data, 4, seed=0))
-    assert numbers != numbers_of(pictures.sample_predictions(*data, 4, seed=1))
+    assert numbers == numbers_of(pictures.sample_predictions(data, 4, seed=0))
+    assert numbers != numbers_of(pictures.sample_predictions(data, 4, seed=1))
 
 
 def test_without_errors_there_is_no_row_of_errors_and_no_misclassified_image():
-    figure = pictures.sample_predictions(*DATA["no errors"], 3, 0)
+    figure = pictures.sample_predictions(DATA["no errors"], 3, 0)
     assert len(shown(figure)) == 30
     assert "error" not in figure.get_suptitle()
-    figure = pictures.misclassified(*DATA["no errors"], 9)
+    figure = pictures.misclassified(DATA["no errors"], 9)
     assert figure.get_suptitle() == "0 of 300 test images are misclassified"
     assert figure.get_supxlabel() == "There is no image to show."
 
 
 def test_misclassified_images_come_most_confident_first_with_two_guesses():
-    images, labels, probabilities, classes = predicted(40, certainty=20)
+    data = predicted(40, certainty=20)._replace(disputed=())
+    images, labels, probabilities, *_ = data
     labels[[3, 17, 21, 30]], probabilities[[3, 17, 21, 30]] = [3, 7, 1, 2], 0
     probabilities[3, [8, 3]], probabilities[17, [2, 9]] = (0.6, 0.3), (0.75, 0.15)
     probabilities[21, [0, 1]], probabilities[30, [5, 2]] = (0.9, 0.1), (0.4, 0.35)
-    figure = pictures.misclassified(images, labels, probabilities, classes, 3)
+    figure = pictures.misclassified(data, 3)
     assert "4 of 40 test images are misclassified; shown: 3" in figure.get_suptitle()
     assert [(above, below) for above, below, _ in shown(figure)] == [
         ("1  #21", ["✗ 0  90.0 %", "✓ 1  10.0 %"]),
@@ -153,12 +161,13 @@ def test_misclassified_images_come_most_confident_first_with_two_guesses():
 
 @pytest.mark.parametrize("name", ["predictions", "misclassified"])
 def test_disputed_labels_are_marked_and_explained(name: str):
-    figure = DRAW[name](*DATA["digits"])
+    figure = DRAW[name](DATA["digits"])
     marked = ["(?)" in above for above, _, _ in shown(figure)]
     assert marked == [number in SECOND for number in numbers_of(figure)]
     assert 0 < sum(marked) < len(marked)
     assert "(?): people doubt the label" in figure.get_supxlabel()
-    assert "(?)" not in pictures.misclassified(*DATA["digits"], 5).get_supxlabel()
+    undisputed = DRAW[name](DATA["digits"]._replace(disputed=()))
+    assert "(?)" not in undisputed.get_supxlabel()
 
 
 def test_corruptions_show_each_image_with_its_prediction():
@@ -225,8 +234,8 @@ def groups_by_hand(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("data", [DATA["digits"], predicted(400), DATA["no errors"]])
-def test_reliability_shows_groups_of_errors_before_and_after_scaling(data: tuple):
-    _, labels, probabilities, _ = data
+def test_reliability_shows_groups_of_errors_before_and_after_scaling(data: pictures.Predictions):
+    _, labels, probabilities, *_ = data
     before = special.softmax(np.log(np.maximum(probabilities, 1e-30)) / 2, axis=1)
     (axes,) = pictures.reliability(labels, probabilities, before).axes
     assert axes.get_xlim() == axes.get_ylim() == pictures.PERCENT

@@ -45,7 +45,7 @@ def test_errors_are_those_of_the_networks_on_the_corrupted_images(finished, name
     shown = images[chosen, :, :, 0]
     if name != "none":
         shown = corrupt(shown, name, 0)
-    mean = sum(Predictor(seed, 10)(shown[..., None])[0] for seed in (0, 3)) / 2
+    mean = sum(Predictor(seed)(shown[..., None])[0] for seed in (0, 3)) / 2
     errors = (mean.argmax(axis=1) != labels[chosen]).sum()
     row = table(finished).loc[name]
     assert row["errors"] == errors

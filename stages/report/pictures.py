@@ -1,6 +1,7 @@
 """The pictures of evaluate and robustness. The same inputs give the same bytes."""
 
 from collections.abc import Collection
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,86 +19,80 @@ EDGES = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, -np.inf)
 FEWEST_ERRORS = 5
 
 
-def sample_predictions(
-    images: np.ndarray,
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    classes: tuple[str, ...],
-    per_class: int,
-    seed: int,
-    disputed: Collection[int] = (),
-) -> Figure:
+class Predictions(NamedTuple):
+    """Test images, and what is known and predicted of them.
+
+    images: float32 in [0, 1], shape (N, 28, 28, 1).
+    labels: integers, shape (N,).
+    probabilities: shape (N, classes).
+    classes: names by label.
+    disputed: indices of images whose label people doubt; these get a question mark.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    probabilities: np.ndarray
+    classes: tuple[str, ...]
+    disputed: Collection[int] = ()
+
+
+def sample_predictions(data: Predictions, per_class: int, seed: int) -> Figure:
     """A column per class: images of it drawn at random, and last its most confident error.
 
     Args:
-        images: float32 in [0, 1], shape (N, 28, 28, 1).
-        labels: integers, shape (N,).
-        probabilities: shape (N, classes).
-        classes: names by label.
+        data: what was predicted.
         per_class: random images of each class; fewer if there are fewer.
         seed: which images those are.
-        disputed: indices of images whose label people doubt; these get a question mark.
     """
-    rng = np.random.default_rng(seed)
-    wrong = _misclassified(labels, probabilities)
+    rng, size = np.random.default_rng(seed), len(data.classes)
+    wrong = _misclassified(data)
     title = f"Predictions of random test images, {per_class} of each class"
     if len(wrong):
         title += "; last row: the most confident error of the class"
-    shown = np.full((per_class + bool(len(wrong)), len(classes)), None)
-    for label in range(len(classes)):
-        chosen = rng.permutation(np.flatnonzero(labels == label))[:per_class]
+    shown = np.full((per_class + bool(len(wrong)), size), None)
+    for label in range(size):
+        chosen = rng.permutation(np.flatnonzero(data.labels == label))[:per_class]
         shown[: len(chosen), label] = chosen
     for index in reversed(wrong):
-        shown[-1, labels[index]] = index
-    data = images, labels, probabilities, classes, disputed
-    return _gallery(data, shown.ravel(), len(classes), 1, title)
+        shown[-1, data.labels[index]] = index
+    return _gallery(data, shown.ravel(), size, 1, title)
 
 
-def misclassified(
-    images: np.ndarray,
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    classes: tuple[str, ...],
-    limit: int,
-    disputed: Collection[int] = (),
-) -> Figure:
-    """The misclassified images with the two most likely classes, most confident first.
-
-    Args:
-        images, labels, probabilities, classes, disputed: as of `sample_predictions`.
-        limit: images shown, at most.
+def misclassified(data: Predictions, limit: int) -> Figure:
+    """The misclassified images with the two most likely classes, most confident first; at most
+    `limit`.
     """
-    wrong = _misclassified(labels, probabilities)
-    title = f"{len(wrong):,} of {len(labels):,} test images are misclassified"
+    wrong = _misclassified(data)
+    title = f"{len(wrong):,} of {len(data.labels):,} test images are misclassified"
     if not len(wrong):
         return style.chart(7, 1, title, "There is no image to show.")
     shown = wrong[:limit]
     title += f"; shown: {len(shown)}, most confident first"
-    data = images, labels, probabilities, classes, disputed
     return _gallery(data, shown, min(10, len(shown)), 2, title)
 
 
-def _misclassified(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+def _misclassified(data: Predictions) -> np.ndarray:
     """Indices of the misclassified images, the most confident first."""
-    wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
-    return wrong[np.argsort(-probabilities[wrong].max(axis=1), kind="stable")]
+    wrong = np.flatnonzero(data.probabilities.argmax(axis=1) != data.labels)
+    return wrong[np.argsort(-data.probabilities[wrong].max(axis=1), kind="stable")]
 
 
-def _gallery(data: tuple, shown: np.ndarray, columns: int, guesses: int, title: str) -> Figure:
-    """The images of the indices `shown`, with so many of the most likely classes of each."""
-    images, labels, probabilities, classes, disputed = data
-
-    def cell(index: int) -> tuple:
-        first = np.argsort(-probabilities[index], kind="stable")[:guesses]
-        doubt = " (?)" if index in disputed else ""
-        above = f"{classes[labels[index]]}{doubt}  #{index}"
-        return images[index], above, labels[index], [(of, probabilities[index, of]) for of in first]
-
-    cells = [None if index is None else cell(index) for index in shown]
+def _gallery(data: Predictions, shown: np.ndarray, columns: int, top: int, title: str) -> Figure:
+    """The images of the indices `shown`, None for no image, with the `top` likeliest classes."""
+    cells = []
+    for index in shown:
+        if index is None:
+            cells.append(None)
+            continue
+        likeliest = np.argsort(-data.probabilities[index], kind="stable")[:top]
+        guesses = [(of, data.probabilities[index, of]) for of in likeliest]
+        label, doubt = data.labels[index], " (?)" if index in data.disputed else ""
+        above = f"{data.classes[label]}{doubt}  #{index}"
+        cells.append((data.images[index], above, label, guesses))
     note = "Thick frame: misclassified. Above: its label and its number in the test set."
-    if len(disputed):
+    if len(data.disputed):
         note += " (?): people doubt the label itself."
-    return style.gallery(cells, columns, classes, title, note)
+    return style.gallery(cells, columns, data.classes, title, note)
 
 
 def corruptions(examples: dict[str, tuple], label: int, classes: tuple[str, ...]) -> Figure:

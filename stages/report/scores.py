@@ -3,35 +3,14 @@
 from collections.abc import Collection
 
 import numpy as np
-from scipy import special, stats
+from scipy import stats
 from sklearn import metrics
-
-
-def accuracy_and_loss(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-    """Share of images whose most likely class is the label, and the mean cross-entropy in nats.
-
-    Args:
-        labels: integers, shape (N,).
-        probabilities: rows that sum to 1, shape (N, classes).
-    """
-    of_label = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    tiny = np.finfo(np.float32).tiny  # a probability that underflowed is not certainty
-    return {
-        "accuracy": float((probabilities.argmax(axis=1) == labels).mean()),
-        "loss": float(-np.log(np.maximum(of_label, tiny)).mean()),
-    }
 
 
 def wilson_interval(successes: int, trials: int) -> dict[str, float]:
     """95 % confidence interval of a share (E. B. Wilson, 1927), good also close to 1."""
     interval = stats.binomtest(successes, trials).proportion_ci(0.95, method="wilson")
     return {"low": float(interval.low), "high": float(interval.high)}
-
-
-def brier_score(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Mean squared distance from the probabilities to the truth, from 0 to 2 (Brier, 1950)."""
-    truth = np.eye(probabilities.shape[1])[labels]
-    return float(((probabilities - truth) ** 2).sum(axis=1).mean())
 
 
 def calibration_error(labels: np.ndarray, probabilities: np.ndarray, bins: int = 15) -> float:
@@ -62,11 +41,6 @@ def mean_prediction(probabilities: list[np.ndarray]) -> np.ndarray:
     return np.mean(probabilities, axis=0, dtype=np.float64).astype(np.float32)
 
 
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities of logits, both of shape (N, classes)."""
-    return special.softmax(logits, axis=1)
-
-
 def headline(
     labels: np.ndarray, probabilities: np.ndarray, disputed: Collection[int] = ()
 ) -> dict[str, float]:
@@ -74,76 +48,44 @@ def headline(
 
     Args:
         labels: integers, shape (N,).
-        probabilities: shape (N, classes).
-        disputed: indices of images whose label people doubt; `undisputed` is the accuracy without
-            these, left out if there are none.
+        probabilities: rows that sum to 1, shape (N, classes).
+        disputed: indices of images whose label people doubt.
 
     Returns:
-        Shares, a count, nats, and the expected calibration error as a share.
+        accuracy: share of images whose most likely class is the label; errors: how many others;
+        undisputed: the accuracy without disputed images, if there are any; loss: mean
+        cross-entropy in nats; ece: expected calibration error, a share.
     """
-    values = accuracy_and_loss(labels, probabilities)
     correct = probabilities.argmax(axis=1) == labels
-    result = {"accuracy": values["accuracy"], "errors": int((~correct).sum())}
+    result = {"accuracy": float(correct.mean()), "errors": int((~correct).sum())}
     if len(disputed):
         result["undisputed"] = float(np.delete(correct, list(disputed)).mean())
-    result["loss"] = values["loss"]
-    return result | {"ece": calibration_error(labels, probabilities)}
+    of_label = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    tiny = np.finfo(np.float32).tiny  # a probability that underflowed is not certainty
+    loss = -np.log(np.maximum(of_label, tiny)).mean()
+    return result | {"loss": float(loss), "ece": calibration_error(labels, probabilities)}
 
 
 def report(labels: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...]) -> dict:
     """All scores of one set of predictions, as nested numbers.
 
     Accuracy with its 95 % interval, errors, accuracy when the second guess counts too; how good the
-    probabilities are (loss, Brier score, calibration error); precision, recall and F1 of each class
-    and their plain mean (macro). A class that is never predicted has precision 0, one that never
-    occurs recall 0.
+    probabilities are: loss, calibration error, Brier score (mean squared distance to the truth,
+    from 0 to 2; Brier, 1950); precision, recall and F1 of each class and their plain mean (macro).
+    A class that is never predicted has precision 0, one that never occurs recall 0.
     """
-    predicted = probabilities.argmax(axis=1)
+    result, every = headline(labels, probabilities), range(len(classes))
+    result["accuracy_95"] = wilson_interval(len(labels) - result["errors"], len(labels))
+    top2 = metrics.top_k_accuracy_score(labels, probabilities, k=2, labels=every)
+    squares = (probabilities - np.eye(len(classes))[labels]) ** 2
+    result |= {"top2_accuracy": float(top2), "brier_score": float(squares.sum(axis=1).mean())}
     per_class = metrics.precision_recall_fscore_support(
-        labels, predicted, labels=range(len(classes)), zero_division=0
+        labels, probabilities.argmax(axis=1), labels=every, zero_division=0
     )
-    values = headline(labels, probabilities)
-    return {
-        **values,
-        "accuracy_95": wilson_interval(len(labels) - values["errors"], len(labels)),
-        "top2_accuracy": float(
-            metrics.top_k_accuracy_score(labels, probabilities, k=2, labels=range(len(classes)))
-        ),
-        "brier_score": brier_score(labels, probabilities),
-        **{
-            name: {"macro": float(values.mean())}
-            | {classes[label]: float(value) for label, value in enumerate(values)}
-            for name, values in zip(("precision", "recall", "f1"), per_class[:3], strict=True)
-        },
-    }
-
-
-def frequent_confusions(counts: np.ndarray, classes: tuple[str, ...], number: int = 3) -> dict:
-    """The commonest kinds of error, as {"4 predicted as 9": 3, …}, ties in the order of the labels.
-
-    Args:
-        counts: confusion matrix, rows actual, columns predicted.
-        classes: names by label.
-        number: how many kinds, at most.
-    """
-    errors = counts * ~np.eye(len(classes), dtype=bool)
-    order = np.argsort(-errors, axis=None, kind="stable")[:number]
-    pairs = zip(*np.unravel_index(order, errors.shape), strict=True)
-    return {
-        f"{classes[actual]} predicted as {classes[predicted]}": int(errors[actual, predicted])
-        for actual, predicted in pairs
-        if errors[actual, predicted]
-    }
-
-
-def across(reports: list[dict], function) -> dict:
-    """Apply `function` to each number of nested reports of the same keys, over the reports."""
-    return {
-        key: across([report[key] for report in reports], function)
-        if isinstance(value, dict)
-        else float(function([report[key] for report in reports]))
-        for key, value in reports[0].items()
-    }
+    for name, values in zip(("precision", "recall", "f1"), per_class[:3], strict=True):
+        by_class = {classes[label]: float(value) for label, value in enumerate(values)}
+        result[name] = {"macro": float(values.mean())} | by_class
+    return result
 
 
 def percent(share: float, digits: int = 2) -> str:
