@@ -30,7 +30,7 @@ def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, EOFError, zlib.error, struct.error) as error:
-        raise UserError(f"{path} is missing or damaged ({error}): {AGAIN}") from None
+        raise UserError(f"{path} cannot be loaded ({error}): {AGAIN}") from None
 
 
 def read_shape(path: Path, dimensions: int) -> tuple[int, ...]:
