@@ -116,10 +116,19 @@ def packaged(folder: Path, **values) -> Path:
     return folder
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    """All files in a folder and below, by path."""
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+def contents(folder: Path, *without: str) -> dict[str, bytes]:
+    """All files in a folder and below, by path, but those with one of these names in their path."""
+    files = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
+    kept = {path: file for path, file in files.items() if not set(without) & set(path.parts)}
+    return {path.as_posix(): file.read_bytes() for path, file in kept.items()}
+
+
+def lock_entry(project: Path, stage: str) -> tuple[dict, list[Path]]:
+    """What DVC noted of a stage (deps, params, outs), and all files of its outputs."""
+    lock = yaml.safe_load((project / "dvc.lock").read_text(encoding="utf-8"))["stages"]
+    entry = lock[stage] if stage in lock else lock[f"{stage}@0"]
+    outs = [project / out["path"] for out in entry["outs"]]
+    return entry, [file for out in outs for file in [out, *out.rglob("*")] if file.is_file()]
 
 
 def leaves(values: dict, prefix: str = "") -> Iterator[str]:

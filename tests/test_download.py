@@ -9,7 +9,6 @@ import hashlib
 import os
 import re
 import socket
-import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -120,15 +119,6 @@ def redirect_loop(handler: Handler, _: bytes) -> None:
     handler.start(302, Location=handler.path, Content_Length=0)
 
 
-def reset(handler: Handler, body: bytes) -> None:
-    """Half of the file, then TCP's reset in place of an orderly end."""
-    handler.start(200, Content_Length=SIZE)
-    handler.wfile.write(body[: SIZE // 2])
-    time.sleep(0.2)  # else the client may lose what it has not read yet
-    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    handler.connection.close()
-
-
 def silent(handler: Handler, _: bytes) -> None:
     handler.server.closing.wait(60)
 
@@ -199,7 +189,6 @@ FAULTS = {
     "gzip bomb": wrong(sends(lambda _: BOMB, Content_Length=SIZE, Content_Encoding="gzip"), "hash"),
     "length too small": wrong(sends(Content_Length=SIZE - 100), SHORT),
     "length no number": wrong(sends(without_end, Content_Length="many"), SHORT),
-    "reset": Fault(reset, "reset|1500 more expected"),
     "over-long": wrong(sends(lambda body: body + b"\0", Content_Length=SIZE + 1), "3,001 bytes"),
     "redirect loop": Fault(redirect_loop, "redirects"),
     "connection refused": Fault(None, "refused"),

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, copy_project, run
+from conftest import ROOT, contents, copy_project, lock_entry, run
 
 pytestmark = pytest.mark.slow
 PAGE = 4096  # bytes: the smallest piece that tmpfs gives away
 OLD = b"an earlier result"
+GROWING = ("filler.tmp", "curves.csv")  # curves grow while a network trains
 
 
 def stage_folders() -> Iterator[tuple[str, str]]:
@@ -43,8 +44,8 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[Path, int], None]]:
     mounted = []
 
     def mount(folder: Path, room: int) -> None:
-        contents = shutil.copytree(folder, tmp_path / "contents")
-        size = sum(PAGE + path.stat().st_size for path in contents.rglob("*"))
+        copy = shutil.copytree(folder, tmp_path / "copy")
+        size = sum(PAGE + path.stat().st_size for path in copy.rglob("*"))
         result = subprocess.run(
             ["mount", "-t", "tmpfs", "-o", f"size={size + room + 16 * PAGE}", "none", folder],
             capture_output=True,
@@ -53,7 +54,7 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[Path, int], None]]:
         if result.returncode:
             pytest.skip(f"needs leave to mount a file system: {result.stderr.strip()}")
         mounted.append(folder)
-        shutil.copytree(contents, folder, dirs_exist_ok=True)
+        shutil.copytree(copy, folder, dirs_exist_ok=True)
         filler = folder / "filler.tmp"
         with open(filler, "wb", buffering=0) as file:
             try:
@@ -69,15 +70,6 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[Path, int], None]]:
         subprocess.run(["umount", "--lazy", folder], check=True)
 
 
-def files(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-        and path.name not in ("filler.tmp", "curves.csv")  # curves grow while a network trains
-    }
-
-
 @pytest.mark.parametrize("share", [0, 0.5], ids=["no room", "room for half"])
 @pytest.mark.parametrize(("stage", "folder"), stage_folders())
 def test_a_full_disk_leaves_old_outputs_and_one_clear_error(
@@ -90,10 +82,8 @@ def test_a_full_disk_leaves_old_outputs_and_one_clear_error(
     record_property: Callable[[str, int], None],
 ):
     project = shutil.copytree(finished, tmp_path / "project", symlinks=True)
-    lock = yaml.safe_load((project / "dvc.lock").read_text(encoding="utf-8"))["stages"]
-    entry = lock[stage] if stage in lock else lock[f"{stage}@0"]
+    entry, outs = lock_entry(project, stage)
     listed = [project / out["path"] for out in entry["outs"]]
-    outs = [item for path in listed for item in [path, *path.rglob("*")] if item.is_file()]
     expected = {path: path.read_bytes() for path in outs}
     inside = [path for path in outs if path.is_relative_to(project / folder)]
     room = int(share * sum(len(expected[path]) for path in inside))
@@ -102,7 +92,7 @@ def test_a_full_disk_leaves_old_outputs_and_one_clear_error(
         if path in listed:  # a folder of outputs is emptied first
             path.write_bytes(OLD)
     small_disk(project / folder, room)
-    before = files(project / folder)
+    before = contents(project / folder, *GROWING)
     environment = {"PYTHONPATH": str(project)}
 
     command = shlex.split(entry["cmd"])
@@ -112,8 +102,7 @@ def test_a_full_disk_leaves_old_outputs_and_one_clear_error(
     assert message.startswith(f"error: {folder}/"), message
     assert "No space left on device" in message
     assert "\n" not in message
-    after = files(project / folder)
-    assert after == before
+    assert contents(project / folder, *GROWING) == before
     for path in listed:  # in its other folders, too, a stage replaces all outputs or none
         if path.is_file():
             assert path.read_bytes() == OLD, path

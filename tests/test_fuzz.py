@@ -33,21 +33,6 @@ quick = settings(
 )
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """A file to write inputs to, in memory where the system has a folder for that."""
-    memory = Path("/dev/shm")
-    if not memory.is_dir():
-        return tmp_path / "input"
-    return memory / f"{tmp_path.parent.name}-{tmp_path.name}"
-
-
-@pytest.fixture(autouse=True)
-def _leave_nothing(path: Path):
-    yield
-    path.unlink(missing_ok=True)
-
-
 def idx_content(shape: tuple[int, ...], data: bytes) -> bytes:
     return bytes([0, 0, 8, len(shape)]) + struct.pack(f">{len(shape)}I", *shape) + data
 
@@ -151,16 +136,16 @@ def fuzz_idx(number: int, path: Path, memory: bool) -> int:
     exact=st.booleans(),
     dimensions=st.sampled_from(DIMENSIONS),
 )
-def test_headers_are_not_believed(shape, data, excess, exact, dimensions, path):
+def test_headers_are_not_believed(shape, data, excess, exact, dimensions, tmp_path):
     if exact and math.prod(shape) <= 20**4:
         data = (data + bytes(math.prod(shape)))[: math.prod(shape)] + excess
-    check_idx(gzip.compress(idx_content(shape, data)), dimensions, path)
+    check_idx(gzip.compress(idx_content(shape, data)), dimensions, tmp_path / "input")
 
 
-def test_damaged_idx_files_are_told_from_genuine_ones_in_bounded_memory(path, record_property):
+def test_damaged_idx_files_are_told_from_genuine_ones_in_bounded_memory(tmp_path, record_property):
     tracemalloc.start()
     try:
-        accepted = fuzz_idx(3000, path, memory=True)
+        accepted = fuzz_idx(3000, tmp_path / "input", memory=True)
     finally:
         tracemalloc.stop()
     assert 100 < accepted < 2900, "else one of the two ways is not tried"
@@ -168,7 +153,7 @@ def test_damaged_idx_files_are_told_from_genuine_ones_in_bounded_memory(path, re
 
 
 @pytest.mark.slow
-def test_a_million_damaged_idx_files(path, record_property):
-    accepted = fuzz_idx(1_000_000, path, memory=False)
+def test_a_million_damaged_idx_files(tmp_path, record_property):
+    accepted = fuzz_idx(1_000_000, tmp_path / "input", memory=False)
     record_property("inputs fuzzed", 1_000_000)
     record_property("of these still genuine", accepted)

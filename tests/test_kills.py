@@ -20,8 +20,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-import yaml
-from conftest import copy_project, run
+from conftest import contents, copy_project, lock_entry, run
 
 pytestmark = [
     pytest.mark.slow,
@@ -34,15 +33,7 @@ STARTS = re.compile(r"^Running stage '(.+)'", re.MULTILINE)
 KEPT = (".gitignore", ".dvcignore", "params.yaml", "dvc.yaml", ".dvc/config", ".dvc/.gitignore")
 
 
-def contents(project: Path) -> dict[str, bytes]:
-    """All files of a project but those of Git, DVC's cache and DVC's temporary ones."""
-    return {
-        path.relative_to(project).as_posix(): path.read_bytes()
-        for path in sorted(project.rglob("*"))
-        if path.is_file()
-        and not path.relative_to(project).as_posix().startswith((".git/", ".dvc/cache", ".dvc/tmp"))
-        and "__pycache__" not in path.parts
-    }
+UNSEEN = (".git", "cache", "tmp", "__pycache__")  # what is Git's, DVC's and Python's own
 
 
 def recover(project: Path) -> None:
@@ -132,7 +123,7 @@ def undisturbed(finished: Path) -> tuple[dict, dict[str | None, float]]:
         time.sleep(0.01)
     assert repro.process.returncode == 0, repro.output
     ends = [*list(times.values())[1:], work]
-    return contents(project), {
+    return contents(project, *UNSEEN), {
         stage: end - begin for (stage, begin), end in zip(times.items(), ends, strict=True)
     }
 
@@ -141,13 +132,13 @@ def end_undisturbed(project: Path, expected: dict[str, bytes]) -> None:
     """One run finishes by itself, and files, cache and Git's view of them are as they should be."""
     recover(project)
     run("dvc", "repro", cwd=project)
-    found = contents(project)
+    found = contents(project, *UNSEEN)
     assert found.keys() == expected.keys()
     assert [name for name in found if found[name] != expected[name]] == []
     assert "up to date" in run("dvc", "status", cwd=project).stdout
     run("git", "clean", "-fdXq", "--", "data", "models", cwd=project)  # only what Git ignores
     run("dvc", "checkout", cwd=project)
-    assert contents(project) == expected, "DVC's cache holds something else"
+    assert contents(project, *UNSEEN) == expected, "DVC's cache holds something else"
 
 
 def interrupt(project: Path, stage: str | None, seconds: float, number: int) -> Iterator[Repro]:
@@ -220,8 +211,7 @@ runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 @pytest.mark.parametrize(
     "stage",
-    ["environment", "download", "preprocess", "page", "train@0", "package"]
-    + ["evaluate", "robustness"],
+    ["environment", "download", "preprocess", "page", "train", "package", "evaluate", "robustness"],
 )
 def test_a_stage_killed_while_it_writes_leaves_old_outputs(
     stage: str,
@@ -232,9 +222,7 @@ def test_a_stage_killed_while_it_writes_leaves_old_outputs(
 ):
     """The system kills it at the first byte beyond a size: half of its largest output's."""
     project = shutil.copytree(finished, tmp_path / "project", symlinks=True)
-    entry = yaml.safe_load((project / "dvc.lock").read_text(encoding="utf-8"))["stages"][stage]
-    listed = [project / out["path"] for out in entry["outs"]]
-    outs = [item for path in listed for item in [path, *path.rglob("*")] if item.is_file()]
+    entry, outs = lock_entry(project, stage)
     expected = {path: path.read_bytes() for path in outs}
     size = max(map(len, expected.values())) // 2
     for path in outs:

@@ -13,19 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import copy_project, run
+from conftest import contents, copy_project, run
 
 pytestmark = pytest.mark.slow
 
 
-def results(project: Path) -> dict[str, bytes]:
-    """All files of a project but those of Git, of DVC and of Python."""
-    return {
-        path.relative_to(project).as_posix(): path.read_bytes()
-        for path in sorted(project.rglob("*"))
-        if path.is_file()
-        and not {".git", ".dvc", "__pycache__"} & set(path.relative_to(project).parts)
-    }
+UNSEEN = (".git", ".dvc", "__pycache__")
 
 
 def start(project: Path) -> subprocess.Popen:
@@ -45,7 +38,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """What an undisturbed run leaves."""
     project = copy_project(tmp_path_factory.mktemp("alone") / "project")
     run("dvc", "repro", cwd=project)
-    return results(project)
+    return contents(project, *UNSEEN)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -68,7 +61,7 @@ def test_two_runs_in_one_checkout(
             assert "is busy, it is being blocked by" in output or "Unable to acquire lock" in output
             record_property("turned away with a message", 1)
     run("dvc", "repro", cwd=project)
-    assert results(project) == expected
+    assert contents(project, *UNSEEN) == expected
     assert "up to date" in run("dvc", "status", cwd=project).stdout
     record_property("pairs of runs in one checkout", 1)
 
@@ -84,9 +77,9 @@ def test_two_checkouts_that_share_a_cache(
         output = process.communicate(timeout=900)[0]
         assert process.returncode == 0, output
     for project in projects:
-        assert results(project) == expected
+        assert contents(project, *UNSEEN) == expected
         assert "up to date" in run("dvc", "status", cwd=project).stdout
         run("git", "clean", "-fdXq", "--", "data", "models", cwd=project)  # only what Git ignores
         run("dvc", "checkout", cwd=project)
-        assert results(project) == expected, "the cache they share holds something else"
+        assert contents(project, *UNSEEN) == expected, "the cache they share holds something else"
     record_property("pairs of checkouts with one cache", 1)
