@@ -20,12 +20,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return project
 
 
-@pytest.fixture
-def project(finished: Path, tmp_path: Path) -> Path:
-    """A copy of it, for a test to change."""
-    return shutil.copytree(finished, tmp_path / "project", symlinks=True)
-
-
 def commit(project: Path, message: str) -> None:
     run("git", "add", "params.yaml", "dvc.lock", "metrics", "plots", cwd=project)
     run("git", "commit", "-qm", message, cwd=project)
@@ -42,69 +36,69 @@ def widest(text: str) -> int:
 
 
 @pytest.mark.slow
-def test_what_has_been_computed_is_not_computed_again(project):
+def test_what_has_been_computed_is_not_computed_again(folder):
     # Another value and back.
-    change_params(project, train__learning_rate=0.05)
-    assert "train@0" in stages_run(run("dvc", "repro", cwd=project))
-    change_params(project, train__learning_rate=0.1)
-    assert not stages_run(run("dvc", "repro", cwd=project))
-    assert is_clean(project)
+    change_params(folder, train__learning_rate=0.05)
+    assert "train@0" in stages_run(run("dvc", "repro", cwd=folder))
+    change_params(folder, train__learning_rate=0.1)
+    assert not stages_run(run("dvc", "repro", cwd=folder))
+    assert is_clean(folder)
     # Forward again.
-    change_params(project, train__learning_rate=0.05)
-    assert not stages_run(run("dvc", "repro", cwd=project))
+    change_params(folder, train__learning_rate=0.05)
+    assert not stages_run(run("dvc", "repro", cwd=folder))
     # On a branch, and back to main.
-    run("git", "checkout", "-q", "-b", "slower", cwd=project)
-    commit(project, "slower")
+    run("git", "checkout", "-q", "-b", "slower", cwd=folder)
+    commit(folder, "slower")
     for branch in ("main", "slower", "main"):
-        run("git", "checkout", "-q", branch, cwd=project)
-        assert not stages_run(run("dvc", "repro", cwd=project))
-        assert is_clean(project)
+        run("git", "checkout", "-q", branch, cwd=folder)
+        assert not stages_run(run("dvc", "repro", cwd=folder))
+        assert is_clean(folder)
     # All that DVC keeps, deleted.
-    for folder in ("data/raw", "data/processed", "models", "metrics/details"):
-        shutil.rmtree(project / folder)
-    assert not stages_run(run("dvc", "repro", cwd=project))
-    assert is_clean(project)
+    for name in ("data/raw", "data/processed", "models", "metrics/details"):
+        shutil.rmtree(folder / name)
+    assert not stages_run(run("dvc", "repro", cwd=folder))
+    assert is_clean(folder)
 
 
 @pytest.mark.slow
-def test_seeds_come_and_go(project):
-    change_params(project, seeds=[0, 1])
-    ran = stages_run(run("dvc", "repro", cwd=project))
+def test_seeds_come_and_go(folder):
+    change_params(folder, seeds=[0, 1])
+    ran = stages_run(run("dvc", "repro", cwd=folder))
     assert ran == {"environment", "train@1", "package", "evaluate", "robustness"}
-    change_params(project, seeds=[0])
-    run("dvc", "repro", cwd=project)
-    assert not list(project.glob("models/packaged/seed-1*"))
-    changed = run("git", "status", "--porcelain", cwd=project).stdout.split("\n")
+    change_params(folder, seeds=[0])
+    run("dvc", "repro", cwd=folder)
+    assert not list(folder.glob("models/packaged/seed-1*"))
+    changed = run("git", "status", "--porcelain", cwd=folder).stdout.split("\n")
     assert changed == [" M dvc.lock", ""], "DVC keeps its entry of the stage that is gone"
-    assert run("git", "diff", "--numstat", "dvc.lock", cwd=project).stdout.split("\t")[1] == "0"
-    change_params(project, seeds=[0, 1])
-    assert "train@1" not in stages_run(run("dvc", "repro", cwd=project))
+    assert run("git", "diff", "--numstat", "dvc.lock", cwd=folder).stdout.split("\t")[1] == "0"
+    change_params(folder, seeds=[0, 1])
+    assert "train@1" not in stages_run(run("dvc", "repro", cwd=folder))
 
 
 @pytest.mark.slow
-def test_an_experiment_can_be_compared_at_a_glance_and_undone(project):
-    network = (project / "models/packaged/seed-0.tflite").read_bytes()
-    run("dvc", "exp", "run", "-S", "train.epochs=20", "-S", "train.augment.shift=0", cwd=project)
-    assert (project / "models/packaged/seed-0.tflite").read_bytes() != network
+def test_an_experiment_can_be_compared_at_a_glance_and_undone(folder):
+    network = (folder / "models/packaged/seed-0.tflite").read_bytes()
+    run("dvc", "exp", "run", "-S", "train.epochs=20", "-S", "train.augment.shift=0", cwd=folder)
+    assert (folder / "models/packaged/seed-0.tflite").read_bytes() != network
 
-    changed = run("git", "diff", "--stat", cwd=project).stdout.splitlines()
+    changed = run("git", "diff", "--stat", cwd=folder).stdout.splitlines()
     assert len(changed) <= 13
-    assert not run("git", "diff", "--cached", "--stat", cwd=project).stdout, "nothing is staged"
+    assert not run("git", "diff", "--cached", "--stat", cwd=folder).stdout, "nothing is staged"
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     show = shlex.split(re.search(r"@dvc (exp show.+)", makefile)[1].replace("$$", "$"))
     for command in (["metrics", "show"], ["metrics", "diff", "main"], show):
-        table = run("dvc", *command, cwd=project, COLUMNS="500").stdout
+        table = run("dvc", *command, cwd=folder, COLUMNS="500").stdout
         assert widest(table) <= WIDTH, command
         assert "accuracy" in table
         assert len(table.splitlines()) <= 20
-    assert "train.epochs" in run("dvc", "params", "diff", "main", cwd=project).stdout
+    assert "train.epochs" in run("dvc", "params", "diff", "main", cwd=folder).stdout
 
-    undone = run("python", "-m", "tools.undo", cwd=project)
-    assert is_clean(project)
-    assert (project / "models/packaged/seed-0.tflite").read_bytes() == network
+    undone = run("python", "-m", "tools.undo", cwd=folder)
+    assert is_clean(folder)
+    assert (folder / "models/packaged/seed-0.tflite").read_bytes() == network
     name = re.search(r"dvc exp apply (\S+?)[`.\s]", undone.stdout)[1]
-    run("dvc", "exp", "apply", name, cwd=project)
-    assert "epochs: 20" in (project / "params.yaml").read_text(encoding="utf-8")
+    run("dvc", "exp", "apply", name, cwd=folder)
+    assert "epochs: 20" in (folder / "params.yaml").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ share a misunderstanding of the format.
 
 import gzip
 import struct
-import time
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -86,14 +85,6 @@ def test_file_made_by_hand_is_read_and_written_again(path):
     assert gzip.decompress(path.read_bytes()) == TWO_IMAGES
     path.write_bytes(gzip.compress(TWO_IMAGES[:9]) + gzip.compress(TWO_IMAGES[9:]))  # two members
     np.testing.assert_array_equal(read(path, 3), items)
-
-
-def test_same_items_are_the_same_bytes_whenever_they_are_written(path, monkeypatch):
-    idx.write(path, random_items(100))
-    first = path.read_bytes()
-    monkeypatch.setattr(time, "time", lambda: 1e9)  # gzip would note the time
-    idx.write(path, random_items(100))
-    assert path.read_bytes() == first
 
 
 def test_failed_write_leaves_the_old_file_and_nothing_else(path, monkeypatch):
