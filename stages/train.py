@@ -19,7 +19,7 @@ from stages.network import architecture, saved
 from stages.network.batches import training_batches
 from stages.network.callbacks import DIVERGED, Progress, backup_of, fingerprint
 from stages.network.optimizer import Muon
-from stages.network.runtime import keras, seed_everything
+from stages.network.runtime import keras, limit_instructions, seed_everything
 from stages.network.settings import Train, folder_of
 
 Split = tuple[np.ndarray, np.ndarray]
@@ -104,6 +104,7 @@ def main() -> None:
         raise UserError(f"--seed: expected 0 to {params.SEED_LIMIT - 1}, found {seed}")
     settings = params.load("train", Train)
     versions.check_noted()
+    print(f"oneDNN computes with {limit_instructions(settings.instructions)}", flush=True)
     folder = folder_of(seed)
     data, validation = arrays.load_split("train"), arrays.load_split("validation")
     saved.save(train(data, validation, settings, seed, folder), folder / "network.keras")

@@ -5,6 +5,7 @@ A key without a check fails, and so does one whose other value changes nothing.
 
 import functools
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import PARAMS, change_params, leaves, packaged, run_stage
+from conftest import PARAMS, ROOT, change_params, leaves, packaged, run, run_stage
 
 from stages import evaluate, package, preprocess, robustness, train
-from stages.network.runtime import keras
+from stages.network.runtime import keras, limit_instructions
 from stages.network.settings import Train
 
 EPOCHS, BATCH = 2, 128
@@ -42,6 +43,7 @@ class Fit:
     model: keras.Model
     batches: list[tuple[np.ndarray, np.ndarray]]
     arguments: dict
+    limit: str  # of oneDNN
 
     def rates(self) -> np.ndarray:
         """The learning rate at each step and after the last."""
@@ -72,10 +74,12 @@ def fit_in(folder: Path, seed: int = 0) -> Fit:
     caught = []
 
     def fit(model: keras.Model, batches, **arguments) -> None:
-        caught.append(Fit(model, list(batches.as_numpy_iterator()), arguments))
+        limit = os.environ["ONEDNN_MAX_CPU_ISA"]
+        caught.append(Fit(model, list(batches.as_numpy_iterator()), arguments, limit))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(keras.Model, "fit", fit)
+        patch.setenv("ONEDNN_MAX_CPU_ISA", "")  # put back afterwards
         run_stage(train.main, folder, "--seed", str(seed))
     return caught[0]
 
@@ -139,6 +143,7 @@ CHECKS = {
         -0.91 * np.log(0.91) - 0.09 * np.log(0.01),  # 0.9 and a tenth of 0.1 for the label
         -0.73 * np.log(0.91) - 0.27 * np.log(0.01),
     ),
+    "train.instructions": (fit_in, "avx2", lambda fit: fit.limit, "AVX512_CORE", "AVX2"),
     "train.network.crop": (
         *(fit_in, 0, lambda fit: fit.model.get_layer("stem").output.shape[1]),
         *(12, 14),
@@ -189,6 +194,20 @@ def test_each_param_acts(key: str, usual: Callable, folder: Path):
 
 def test_checks_are_of_params_that_there_are():
     assert set(CHECKS) == set(leaves(PARAMS))
+
+
+@pytest.mark.slow
+def test_the_limit_of_instructions_reaches_onednn_and_the_network(folder: Path):
+    if limit_instructions("avx512") != "AVX-512":
+        pytest.skip("this processor has no AVX-512")
+    network = folder / "models/trained/seed-0/network.keras"
+    before = network.read_bytes()
+    change_params(folder, train__instructions="avx2")
+    command = ("python", "-m", "stages.train", "--seed", "0")
+    printed = run(*command, cwd=folder, PYTHONPATH=str(ROOT), ONEDNN_VERBOSE="1").stdout
+    assert printed.startswith("oneDNN computes with AVX2, as train.instructions says\n")
+    assert "cpu,isa:Intel AVX2\n" in printed  # what oneDNN says itself
+    assert network.read_bytes() != before
 
 
 def test_the_rate_rises_in_a_line_then_falls_along_a_cosine(usual: Callable):

@@ -1,7 +1,7 @@
 """The sections `seeds` and `train` of params.yaml, and where trained networks are kept."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -80,6 +80,7 @@ class Train(Section):
     momentum: Annotated[float, Field(ge=0, lt=1)]
     weight_decay: Annotated[float, Field(ge=0)]
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    instructions: Literal["avx512", "avx2"]
     network: Network
     augment: Augment
     photometric: Photometric
