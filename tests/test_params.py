@@ -27,6 +27,7 @@ WRONG = {  # by key, values of a wrong type or out of range
     "train.warmup": [-0.1, 1.0, math.nan, "0.2"],
     "train.weight_decay": [-1.0e-4, math.inf, "none", False],
     "train.label_smoothing": [-0.1, 1.0, math.nan, "0.1"],
+    "train.instructions": ["AVX2", "avx", 512, None],
     "train.network.crop": [-1, 7, "2", 2.0, True],
     "train.network.filters": [[], [32, 64], 32],
     "train.augment.rotation": [-1, 181, math.nan, "10 degrees"],

@@ -2,11 +2,15 @@
 
 import ast
 import re
+import shutil
+import subprocess
 import sys
 from importlib import import_module
 from importlib.metadata import distributions
+from pathlib import Path
 
-from conftest import ROOT
+import pytest
+from conftest import ROOT, contents, prepared, run
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -78,3 +82,40 @@ def test_everything_is_pinned_to_one_version():
     for requirement, _ in pinned.values():
         assert [item.operator for item in requirement.specifier] == ["=="], requirement
     assert not re.search(r"https?://|--index|--find-links", "\n".join(PINNED))
+
+
+def python_of(version: str) -> str | None:
+    """The path of such a Python on this machine that can be asked for its version, if any."""
+    pyenv = Path.home().glob(f".pyenv/versions/{version}.*/bin/python")
+    for path in filter(None, [shutil.which(f"python{version}"), *map(str, pyenv)]):
+        if subprocess.run([path, "--version"], capture_output=True).returncode == 0:
+            return path
+    return None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ["3.11", "3.13"])
+def test_the_oldest_and_the_newest_python_make_and_load_the_same_files(version, tmp_path):
+    """Each of the two loads what it trained; the bytes are equal, so it loads the other's, too."""
+    other = python_of(version)
+    if other is None or sys.version_info[:2] == tuple(map(int, version.split("."))):
+        pytest.skip(f"there is no other Python {version}")
+    run(other, "-m", "venv", str(tmp_path / "venv"), cwd=tmp_path)
+    python = next((tmp_path / "venv").glob("*/python*"))
+    run(
+        "python",
+        "-m",
+        "pip",
+        "install",
+        "-qr",
+        str(ROOT / "requirements.txt"),
+        cwd=ROOT,
+        python=python,
+    )
+    here = prepared(tmp_path / "here", seeds=[0])
+    there = shutil.copytree(here, tmp_path / "there")
+    for folder, executable in ((here, sys.executable), (there, python)):
+        for stage in (("train", "--seed", "0"), ("package",)):
+            command = ("python", "-m", f"stages.{stage[0]}", *stage[1:])
+            run(*command, cwd=folder, python=executable, PYTHONPATH=str(ROOT))
+    assert contents(here / "models") == contents(there / "models")
