@@ -146,4 +146,4 @@ def test_report_says_why_two_runs_cannot_be_compared(clone, tmp_path):
     change_params(other, download__dataset="kmnist")
     assert report(other, "origin/main", str(tmp_path)).returncode == 0
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
-    assert "**error: the datasets differ: kmnist here, digits in 'origin/main'**" in text
+    assert "**error: origin/main is a run on digits, the workspace one on kmnist: their" in text

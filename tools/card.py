@@ -22,7 +22,7 @@ from stages.base.stage import UserError, run_stage
 from stages.dataset import catalogue
 from stages.report.corruptions import MNIST_C, OTHERS
 from stages.report.scores import percent, wilson_interval
-from tools.compare import compare, load_run
+from tools.compare import conclusion, load_run
 from tools.run import summary
 
 MARK = re.compile(r"(<!--=(\w+)-->)(.*?)(<!--/-->)", re.DOTALL)
@@ -31,14 +31,15 @@ MARK = re.compile(r"(<!--=(\w+)-->)(.*?)(<!--/-->)", re.DOTALL)
 def numbers() -> dict[str, str]:
     """What may be quoted, by the key in the marks; `run` tells which params it belongs to."""
     params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
-    found = load_run(None)
+    found = load_run()
     metrics = json.loads(Path("metrics/evaluate.json").read_text(encoding="utf-8"))
     frame = pd.read_csv("metrics/misclassified.csv", dtype=str)
-    corrupted = pd.read_csv("metrics/corruptions.csv", index_col="corruption")["error"]
+    corruptions = pd.read_csv("metrics/corruptions.csv", index_col="corruption")
+    corrupted = corruptions["error"]
     interval = wilson_interval(found.images - len(frame), found.images)
     pairs = Counter(zip(frame["actual"], frame["predicted"], strict=True)).most_common(3)
     worst = corrupted.drop("none").sort_values(ascending=False)[:3]
-    same = compare(found, found).conclusion("the committed run")  # as `make` says in a fresh clone
+    same = conclusion(found, found, "the committed run")  # as `make` says in a fresh clone
     return {
         "summary": f"\n```\n{summary(found, same)}\n```\n",
         "run": hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()[:8],
@@ -56,7 +57,7 @@ def numbers() -> dict[str, str]:
         "confusions": ", ".join(f"{a} predicted as {p} ({n} times)" for (a, p), n in pairs),
         "corrupt": percent(corrupted[list(MNIST_C)].mean(), 1),
         "other": percent(corrupted[list(OTHERS)].mean(), 1),
-        "corrupt_images": f"{pd.read_csv('metrics/corruptions.csv')['images'][0]:,}",
+        "corrupt_images": f"{corruptions['images'].iloc[0]:,}",
         "worst": ", ".join(f"{n.replace('_', ' ')} ({percent(e, 1)})" for n, e in worst.items()),
     }
 

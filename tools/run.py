@@ -17,14 +17,16 @@ from tempfile import TemporaryDirectory
 
 from stages.base import params
 from stages.base.stage import UserError, run_stage
+from stages.dataset import catalogue
 from stages.dataset.settings import Download
 from stages.environment import check_params
 from stages.report.scores import percent, wilson_interval
 from tools import recover
-from tools.compare import Run, compare_with, load_run
+from tools.compare import Run, conclusion, load_both, load_run
 
 UNREACHABLE = 3  # what stages.download ends with if no source can be reached
 FALLBACK = Path(".dvc/tmp/fallback")  # holds the name of the dataset that could not be reached
+FEW = 10_000  # training images: with fewer, the number of epochs for MNIST is too small
 
 
 def dvc(*arguments: str) -> int:
@@ -65,60 +67,58 @@ def run(options: list[str]) -> None:
         UserError: the run failed; DVC and the stage have said why.
     """
     dataset = params.load("download", Download).dataset
-    if FALLBACK.is_file() and dataset == "digits":
-        wanted = FALLBACK.read_text(encoding="utf-8")
-        print(f"Trying {wanted} again, which could not be reached the last time.", flush=True)
-        options = [*options, "-S", f"download.dataset={wanted}"]
-        dataset = wanted
+    chosen = any("download.dataset" in option for option in options)
+    if FALLBACK.is_file() and dataset == "digits" and not chosen:
+        dataset = FALLBACK.read_text(encoding="utf-8")
+        print(f"Trying {dataset} again, which could not be reached the last time.", flush=True)
+        options = [*options, "-S", f"download.dataset={dataset}"]
     check(options)
     FALLBACK.unlink(missing_ok=True)
-    command = ["exp", "run", *options] if options else ["repro"]
-    if dvc(*command) == 0:
+    if dvc(*(["exp", "run", *options] if options else ["repro"])) == 0:
         return
-    if not any("download.dataset" in option for option in options[:-1] if "digits" in option):
-        stage = subprocess.run([sys.executable, "-m", "stages.download"], capture_output=True)
-        if stage.returncode == UNREACHABLE:
-            print(
-                f"\nNo source of {dataset} can be reached: running on digits instead, 1,797 small "
-                "scans that\nscikit-learn carries. params.yaml says so; the next `make` tries "
-                f"{dataset} again, and `make undo`\ngoes back at once.\n",
-                flush=True,
-            )
-            FALLBACK.parent.mkdir(parents=True, exist_ok=True)
-            FALLBACK.write_text(dataset, encoding="utf-8")
-            if dvc("exp", "run", *options, "-S", "download.dataset=digits") == 0:
-                return
+    stage = subprocess.run([sys.executable, "-m", "stages.download"], capture_output=True)
+    if stage.returncode == UNREACHABLE:
+        dataset = params.load("download", Download).dataset
+        print(
+            f"\nNo source of {dataset} can be reached: running on digits instead, 1,797 small "
+            "scans that\nscikit-learn carries. params.yaml says so; the next `make` tries "
+            f"{dataset} again, and `make undo`\ngoes back at once.\n",
+            flush=True,
+        )
+        FALLBACK.parent.mkdir(parents=True, exist_ok=True)
+        FALLBACK.write_text(dataset, encoding="utf-8")
+        if dvc("exp", "run", *options, "-S", "download.dataset=digits") == 0:
+            return
     raise UserError("the run failed: see above")
 
 
 def summary(found: Run, compared: str) -> str:
     """The result of a run in a few lines, one of them on how it compares with the committed run."""
     errors = len(found.misclassified)
-    interval = wilson_interval(found.images - errors, found.images)
-    low, high = (percent(interval[end]) for end in ("low", "high"))
+    low, high = map(percent, wilson_interval(found.images - errors, found.images).values())
     corrupted = json.loads(Path("metrics/robustness.json").read_text(encoding="utf-8"))
-    return "\n".join(
-        [
-            f"{found.dataset}: {percent(found.accuracy)} of {found.images:,} test images correct "
-            f"({errors:,} errors; 95 % interval {low} to {high}).",
-            f"Corrupted images: {percent(corrupted['corrupt'])} misclassified on average, at most "
-            f"{percent(corrupted['worst'])}.",
-            compared,
-            "Pictures: plots/evaluate, plots/robustness; all on a page: dvc plots show",
-            "Try next: make fast, or dvc exp run -S train.epochs=2; then dvc metrics diff",
-            "Go back to the committed run: make undo",
-        ]
-    )
+    tried = "make fast, or dvc exp run -S train.epochs=2"
+    if catalogue.find(found.dataset).training_images < FEW:
+        tried = "dvc exp run -S train.epochs=50 (few images make few steps per epoch)"
+    return f"""\
+{found.dataset}: {percent(found.accuracy)} of {found.images:,} test images correct \
+({errors:,} errors; 95 % interval {low} to {high}).
+Corrupted images: {percent(corrupted["corrupt"])} misclassified on average, \
+at most {percent(corrupted["worst"])}.
+{compared}
+Pictures: plots/evaluate, plots/robustness; all on a page: dvc plots show
+Try next: {tried}; then dvc metrics diff
+Go back to the committed run: make undo"""
 
 
 def main() -> None:
     recover.main()
     run(sys.argv[1:])
     try:
-        compared = compare_with("HEAD")[1].conclusion("the committed run")
+        compared = conclusion(*load_both("HEAD"), "the committed run")
     except UserError as error:
-        compared = f"Not compared with the committed run: {error}."
-    print(f"\n{summary(load_run(None), compared)}")
+        compared = f"No comparison: {error}."
+    print(f"\n{summary(load_run(), compared)}")
 
 
 if __name__ == "__main__":
