@@ -32,7 +32,7 @@ def train(data: Split, validation: Split, settings: Train, seed: int, folder: Pa
         data: images, float32 in [0, 1], shape (N, 28, 28, 1), and labels, uint8, shape (N,); each
             class occurs, so that the largest label tells how many there are.
         validation: images and labels like these, measured after each epoch; may be empty.
-        settings: the section `train` of params.yaml.
+        settings: the section `train` of params.yaml; batch_size is at most N.
         seed: of the initial weights, the order of the images and their augmentation.
         folder: gets curves.csv, a row per epoch.
 
@@ -40,14 +40,9 @@ def train(data: Split, validation: Split, settings: Train, seed: int, folder: Pa
         A network from images to probabilities, shape (N, classes), of Keras' own layers.
 
     Raises:
-        UserError: there are fewer images than fill a batch, or the loss became NaN or infinite.
+        UserError: the loss became NaN or infinite.
     """
     images, labels = data
-    if len(images) < settings.batch_size:
-        raise UserError(
-            f"train.batch_size: expected at most {len(images):,}, the number of training images, "
-            f"found {settings.batch_size:,}"
-        )
     seed_everything(seed)
     classes = int(labels.max()) + 1
     steps = len(images) // settings.batch_size  # per epoch

@@ -130,11 +130,6 @@ def test_a_loss_that_is_no_number_ends_training_and_leaves_the_earlier_network(
     assert (folder / NETWORK).read_bytes() == b"an earlier network"
 
 
-def test_a_batch_larger_than_the_training_set_is_refused(folder: Path):
-    change_params(folder, train__batch_size=1323)
-    assert re.match("train.batch_size: expected at most 1,322.*found 1,323", refusal(folder))
-
-
 def test_a_missing_or_damaged_array_is_refused_with_what_to_run_and_never_unpickled(folder: Path):
     class Intruder:
         def __reduce__(self):
