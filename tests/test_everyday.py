@@ -9,12 +9,17 @@ import pytest
 from conftest import ROOT, change_params, copy_project, run, stages_run
 
 WIDTH = 120  # columns of an ordinary terminal window
+KEYS = "accuracy undisputed loss ece train val corrupt worst"
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project whose run is committed to main."""
     project = copy_project(tmp_path_factory.mktemp("everyday") / "project")
+    catalogue = project / "stages/dataset/catalogue.yaml"  # its last entry is that of digits
+    with open(catalogue, "a", encoding="utf-8") as file:
+        file.write("  disputed: [7, 300]  # as in MNIST: one more metric\n")
+    run("git", "commit", "-qam", "doubt two labels", cwd=project)
     run("dvc", "repro", cwd=project)
     commit(project, "run")
     return project
@@ -76,9 +81,11 @@ def test_seeds_come_and_go(folder):
 
 
 @pytest.mark.slow
-def test_an_experiment_can_be_compared_at_a_glance_and_undone(folder):
+@pytest.mark.parametrize("seeds", ["[0]", "[0,1,2]"])
+def test_an_experiment_can_be_compared_at_a_glance_and_undone(folder, seeds):
     network = (folder / "models/packaged/seed-0.tflite").read_bytes()
-    run("dvc", "exp", "run", "-S", "train.epochs=20", "-S", "train.augment.shift=0", cwd=folder)
+    changes = ["-S", "train.epochs=20", "-S", "train.augment.shift=0", "-S", f"seeds={seeds}"]
+    run("dvc", "exp", "run", *changes, cwd=folder)
     assert (folder / "models/packaged/seed-0.tflite").read_bytes() != network
 
     changed = run("git", "diff", "--stat", cwd=folder).stdout.splitlines()
@@ -89,6 +96,8 @@ def test_an_experiment_can_be_compared_at_a_glance_and_undone(folder):
     for command in (["metrics", "show"], ["metrics", "diff", "main"], show):
         table = run("dvc", *command, cwd=folder, COLUMNS="500").stdout
         assert widest(table) <= WIDTH, command
+        for key in KEYS.split() + (["mean", "std"] if seeds != "[0]" else ["errors"]):
+            assert re.search(rf"\b{key}\b", table) or command == show, key
         assert "accuracy" in table
         assert len(table.splitlines()) <= 20
     assert "train.epochs" in run("dvc", "params", "diff", "main", cwd=folder).stdout

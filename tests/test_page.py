@@ -50,6 +50,16 @@ def test_dvc_fills_the_template_before_any_stage_has_run(begun):
     assert len(charts_of(shown)) >= 3
 
 
+@pytest.mark.slow
+def test_without_validation_images_the_curves_of_the_training_images_are_drawn(tmp_path):
+    project = copy_project(tmp_path / "project")
+    change_params(project, preprocess__validation_size=0)
+    run("dvc", "repro", "train@0", cwd=project)
+    assert "could not find" not in run("dvc", "plots", "show", cwd=project).stderr
+    shown = (project / "dvc_plots/index.html").read_text(encoding="utf-8")
+    assert re.search('"epoch": "1", "train_accuracy": "0.[0-9]+"', shown)
+
+
 def charts_of(shown: str) -> list[str]:
     """The ids of the elements that DVC wants charts drawn in."""
     return re.findall(r"vegaEmbed\('#([^']+)', spec\);", shown)

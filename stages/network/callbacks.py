@@ -22,8 +22,8 @@ from stages.network.runtime import keras, tf
 from stages.network.settings import Train
 
 DIVERGED = "lower train.learning_rate or train.muon_learning_rate, or raise train.warmup"
-COLUMNS = {"val_accuracy": "validation_accuracy", "val_loss": "validation_loss"}
-COLUMNS |= {"accuracy": "train_accuracy", "loss": "train_loss"}  # by Keras' names
+COLUMNS = {"accuracy": "train_accuracy", "loss": "train_loss"}  # by Keras' names
+COLUMNS |= {"val_accuracy": "validation_accuracy", "val_loss": "validation_loss"}
 
 
 class Progress(keras.callbacks.Callback):
@@ -93,8 +93,11 @@ class Progress(keras.callbacks.Callback):
             np.savez(file, self.key, json.dumps(self.history), *values)
 
     def write_curves(self) -> None:
-        """Write what was measured in each epoch so far as CSV, a row per epoch."""
-        frame = pd.DataFrame(self.history).rename(columns=COLUMNS).round(6)
+        """Write what was measured in each epoch so far as CSV, a row per epoch.
+
+        Without a validation set its columns are empty: DVC draws no chart if a column is missing.
+        """
+        frame = pd.DataFrame(self.history, columns=COLUMNS).rename(columns=COLUMNS).round(6)
         frame.insert(0, "epoch", range(1, len(frame) + 1))
         write_csv(self.curves, frame, index=False)
 

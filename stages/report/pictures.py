@@ -149,7 +149,7 @@ def learning_curves(curves: dict[int, pd.DataFrame]) -> Figure:
         curves: by seed, one row per epoch with epoch (from 1), train_accuracy, train_loss and,
             where there is a validation set, validation_accuracy, validation_loss.
     """
-    frames = pd.concat(curves, names=["seed"])
+    frames = pd.concat(curves, names=["seed"]).dropna(axis="columns")
     epochs = frames["epoch"].max()
     splits = [split for split in ("train", "validation") if f"{split}_loss" in frames]
     accuracy = frames.groupby("seed")[f"{splits[-1]}_accuracy"].last().mean()
