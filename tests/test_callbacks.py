@@ -82,7 +82,7 @@ def folder(interrupted: Path, tmp_path: Path) -> Path:
 
 def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(folder: Path, undisturbed: Path):
     printed = train_in(folder)
-    assert printed.startswith(f"going on after epoch 2/{EPOCHS}")
+    assert f"\ngoing on after epoch 2/{EPOCHS}" in printed
     assert f"epoch 3/{EPOCHS}: accuracy" in printed
     assert contents(folder / TRAINED) == contents(undisturbed / TRAINED)
     assert not (folder / BACKUP).exists()
@@ -97,7 +97,7 @@ def test_a_run_that_failed_after_its_last_epoch_only_writes_its_outputs(
         train_in(folder)
     shutil.rmtree(folder / TRAINED)
     printed = train_in(folder)
-    assert printed.startswith(f"going on after epoch {EPOCHS}/{EPOCHS}")
+    assert f"\ngoing on after epoch {EPOCHS}/{EPOCHS}" in printed
     assert "images/s" not in printed
     assert contents(folder / TRAINED) == contents(undisturbed / TRAINED)
 

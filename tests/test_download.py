@@ -286,9 +286,12 @@ def test_a_mirror_that_somebody_named_must_deliver(fault, serve, raw):
     assert contents(raw) == OLD
 
 
+RETRIES = download.RETRIES
+
+
 @pytest.mark.parametrize("fault", ["503", "cut off", "hanging up", "truncated"])
 def test_a_source_is_tried_again(fault, serve, raw, monkeypatch):
-    monkeypatch.setattr(download, "RETRIES", min(download.RETRIES, 1))  # the others take seconds
+    monkeypatch.setattr(download, "RETRIES", min(RETRIES, 1))  # further ones take seconds
 
     def answer(handler: Handler, body: bytes) -> None:
         first = len(handler.server.requested) == 1
