@@ -24,7 +24,7 @@ from stages.dataset.settings import Download
 
 PARTIAL = Path(".dvc/tmp/download")  # survives a failure: a second run goes on from there
 TIMEOUT = (10, 20)  # seconds to connect, and to wait for the next bytes
-DEADLINE = 300  # seconds for one file: below 88 kB/s, another mirror is the better choice
+DEADLINE = 300  # seconds for one file; the largest, 26 MB, needs 88 kB/s
 RETRIES = 2  # further tries of an address, 1 and 2 seconds later
 CHUNK = 64 * 1024  # bytes
 
@@ -71,7 +71,7 @@ def _fetch(name: str, file: File, sources: list[str], mirror: str | None) -> str
             _fetch_from(source, name, file)
             return source
         except (requests.RequestException, ConnectionError) as error:
-            # A connection that fails is wrapped twice; the reason inside is the part to read.
+            # requests wraps urllib3's error, and that one the system's, which is the one to read.
             cause = getattr(error.args[0], "reason", error)
             if source == mirror:
                 raise UserError(
@@ -120,10 +120,10 @@ def _copy(source: str, target: Path, size: int) -> None:
 
 
 def _download(url: str, target: Path, size: int) -> None:
-    """Download one file in bounded time.
+    """Download one file within DEADLINE.
 
-    The deadline is kept from outside, by leaving a thread behind: within a request there is always
-    one more place where a server can send a byte every few seconds.
+    requests has no limit for a whole request: TIMEOUT never ends one whose server sends a byte
+    every few seconds. So it runs in a thread, which is left behind at the deadline.
     """
     with multiprocessing.pool.ThreadPool(1) as pool:
         try:

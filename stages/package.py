@@ -1,7 +1,8 @@
 """Stage package: what is made of the trained networks, so that people and programs can use them.
 
-Each network gets five averaged views and a temperature that makes its probabilities true, and is
-written as a Keras file and as a LiteRT file. Nothing here trains: other views cost seconds.
+Each network gets five averaged views (views.py) and a temperature that makes its probabilities true
+(calibration.py), and is written as a Keras file and as a LiteRT file. Nothing here trains, so other
+views cost seconds.
 """
 
 import shutil
@@ -37,7 +38,7 @@ def package(seed: int, settings: Package, splits: dict[str, tuple]) -> dict:
         The temperature, and of each split that is not empty the accuracy (share of images whose
         largest logit is the label's) and the loss (mean cross-entropy in nats).
     """
-    keras.backend.clear_session()  # Keras numbers names: each file is as of the first network
+    keras.backend.clear_session()  # or layers would be numbered on from those of the last network
     trained = saved.load(folder_of(seed) / "network.keras")
     network = averaged_logits(exact(trained), settings.average_shift)
     logits = {
@@ -63,8 +64,8 @@ def package(seed: int, settings: Package, splits: dict[str, tuple]) -> dict:
 def remove_other_seeds(seeds: list[int]) -> None:
     """Remove the trained networks of seeds that are not in the list.
 
-    DVC leaves the outputs of a seed that has left the list. This stage depends on the whole folder,
-    so its checksum would tell what was trained before; DVC's cache keeps them for a seed's return.
+    DVC leaves the outputs of a seed that was taken from the list. This stage depends on the whole
+    folder, so it would run again for what was trained before. DVC's cache still has them.
     """
     for path in TRAINED.glob("seed-*"):
         if path not in map(folder_of, seeds):

@@ -1,7 +1,8 @@
 """Stage preprocess: normalised arrays in three splits, data/processed/{train,validation,test}.
 
-Loads the IDX files block by block and writes each array block by block, so the memory it needs does
-not grow with the images. Nothing appears under a final name before every input was read to its end.
+Loads the IDX files and writes the arrays block by block, so the memory needed does not grow with
+the number of images. The arrays get their names only when all files have been read to the end: a
+damaged one changes nothing.
 """
 
 from contextlib import ExitStack
@@ -41,13 +42,13 @@ def preprocess(raw: Path, processed: Path, classes: int, settings: Preprocess) -
     test_labels = load_labels(raw / TEST_LABELS, raw / TEST_IMAGES, classes)
     count = held_out(settings.validation_size, len(train_labels))
     validation = stratified_sample(train_labels, count, settings.seed)
-    splits = {  # by split: a file of images, its labels, and which of both belong to the split
+    splits = {  # by split: a file of images, its labels, and which of them belong to the split
         "train": (raw / TRAIN_IMAGES, train_labels, ~validation),
         "validation": (raw / TRAIN_IMAGES, train_labels, validation),
         "test": (raw / TEST_IMAGES, test_labels, np.ones(len(test_labels), bool)),
     }
     counts = {split: int(members.sum()) for split, (_, _, members) in splits.items()}
-    with ExitStack() as outputs:  # its end, after the last input was read, renames all outputs
+    with ExitStack() as outputs:  # at its end, all outputs get their final names
         for split, (path, labels, members) in splits.items():
             shape = (counts[split], IMAGE_SIZE, IMAGE_SIZE, 1)
             images_file = arrays.appending(processed / split / "images.npy", shape, np.float32)
@@ -92,7 +93,7 @@ def stratified_sample(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
         seed: of numpy's default generator.
 
     Returns:
-        bool, shape (N,), with `count` true values; per class within one of its exact share.
+        bool, shape (N,), with `count` true values: of each class its share, rounded up or down.
     """
     shares = np.bincount(labels) * count / len(labels)
     counts = shares.astype(int)

@@ -26,7 +26,7 @@ Split = tuple[np.ndarray, np.ndarray]
 
 
 def train(data: Split, validation: Split, settings: Train, seed: int, folder: Path) -> keras.Model:
-    """Train a network; on a given machine a pure function of its first four arguments.
+    """Train a network; on one machine, the same first four arguments give the same network.
 
     Args:
         data: images, float32 in [0, 1], shape (N, 28, 28, 1), and labels, uint8, shape (N,); each

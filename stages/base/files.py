@@ -37,7 +37,7 @@ def replacing_together() -> Iterator[Callable[[Path], Path]]:
     """Yield a function from a path to its temporary path; the block's end renames all of them.
 
     When the block fails, all paths stay as they were. They are renamed from the last to the first.
-    What is written to a temporary path may itself be written by way of `replacing`.
+    A temporary path may itself be written with `replacing`.
     """
     with ExitStack() as outputs:
         yield lambda path: outputs.enter_context(replacing(path))

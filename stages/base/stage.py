@@ -25,7 +25,7 @@ def run_stage(main: Callable[[], None]) -> None:
     def interrupt(number: int, frame) -> None:
         nonlocal interrupted
         interrupted = True
-        sys.unraisablehook = lambda unraisable: None  # of objects that were being created
+        sys.unraisablehook = lambda unraisable: None  # an interrupt in __del__ is no news
         raise KeyboardInterrupt
 
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # ignored by jobs in the background

@@ -1,7 +1,7 @@
 """The dataset `digits`: 1,797 small scans that scikit-learn carries, made to look like MNIST.
 
-It is the way to run everything without a network. It is not MNIST: fewer images, lower resolution,
-and its metrics say so.
+With it, everything runs without a network. It is not MNIST: there are fewer images, of a lower
+resolution; the metrics files name the dataset that was used.
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ from scipy import ndimage
 from stages.dataset import idx
 from stages.dataset.catalogue import TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
 
-TEST_SIZE = 360  # the last fifth: scans stand in writers' order, so most test writers are unseen
+TEST_SIZE = 360  # the last fifth: scans are sorted by writer, so training sees few test writers
 
 
 def write_digits(folder: Path) -> None:

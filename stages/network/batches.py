@@ -24,16 +24,16 @@ def training_batches(
 ) -> tf.data.Dataset:
     """The batches of some epochs, in order.
 
-    Each epoch visits the images in a new random order; those that don't fill a last batch, never
-    the same ones, sit that epoch out.
+    Each epoch visits the images in a new random order. Those left over after the last full batch
+    are skipped in that epoch; they are others in the next.
 
     Args:
         images: float32, shape (N, height, width, channels); may be memory-mapped, is not copied.
         labels: uint8, shape (N,).
         classes: width of the one-hot labels.
         settings: batch_size, at most N, and how images are changed at random.
-        epochs: which passes, up to the training's last; a pass has the same batches whatever came
-            before it.
+        epochs: which ones; it stops where the training does. The batches of an epoch do not
+            depend on the epochs before it.
         seed: non-negative; different seeds give unrelated orders and transformations.
 
     Returns:
@@ -43,7 +43,7 @@ def training_batches(
     count, batch_size = len(images), settings.batch_size
     steps = count // batch_size
     labels = tf.constant(labels)
-    # Order, movement and photometric changes have random numbers of their own.
+    # Order, movement and photometric changes each have random numbers of their own.
     shuffle_seed = tf.constant(seed, tf.int64)
     augment_seed = shuffle_seed + SEED_LIMIT
     photometric_seed = augment_seed + SEED_LIMIT

@@ -21,13 +21,13 @@ MOMENTUM = 0.6  # airbench94_muon's; orthogonal steps need less smoothing than p
 class Muon(keras.optimizers.SGD):
     """Muon for the inner convolutions' kernels, Nesterov SGD for all other variables.
 
-    Inner means more than one input channel: the stem sees the image and is left to SGD.
+    Inner convolutions have more than one input channel; the first one, the stem, has one.
 
     Args:
         learning_rate: a schedule or number for SGD.
         muon_ratio: Muon's rate as a multiple of `learning_rate`.
-        momentum, weight_decay: of SGD. Muon keeps each kernel's norm at the square root of its
-            number of filters instead, which batch normalisation makes free of consequence.
+        momentum, weight_decay: of SGD. Muon has no decay: it keeps each kernel's norm at the square
+            root of its number of filters. Batch normalisation makes up for any norm.
     """
 
     def __init__(self, learning_rate, muon_ratio: float, momentum: float, weight_decay: float):

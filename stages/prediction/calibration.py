@@ -1,8 +1,9 @@
 """Temperature scaling: logits divided by one number, so that the probabilities are true.
 
-Label smoothing makes a network say 91 % where it is right in 99.6 % of cases; the temperature,
-found on validation images, takes that back. Which class comes first does not change. (Guo et al.,
-"On Calibration of Modern Neural Networks", arXiv 1706.04599, 2017.)
+True means: of all images with a probability of 90 %, 90 % are correct. Label smoothing makes a
+network say 91 % where 99.6 % are; the temperature, found on validation images, takes that back. The
+predicted classes stay the same. (Guo et al., "On Calibration of Modern Neural Networks",
+arXiv 1706.04599, 2017.)
 """
 
 import numpy as np

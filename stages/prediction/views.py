@@ -1,8 +1,8 @@
 """Five views of an image: a trained network sees it as it is and shifted in four directions.
 
-A digit that is misclassified where it stands is often correct a pixel beside. Averaging the five
-costs no training and saves errors, at five times the work of a prediction. (Averaging predictions
-over shifted copies of a test image: A. Krizhevsky et al., 2012.)
+A digit that is misclassified where it stands is often classified correctly when it is shifted by a
+pixel. Averaging the five costs no training and saves errors, at five times the work of a
+prediction. (Averaging predictions over shifted copies of a test image: A. Krizhevsky et al., 2012.)
 """
 
 from stages.network.runtime import keras

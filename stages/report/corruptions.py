@@ -5,8 +5,9 @@ publish fifteen; defocus blur, which they tried and left out, is the sixteenth. 
 unless a comment says otherwise. Four others are of kinds that training never shows.
 
 Each function takes images, float32 in [0, 1] (0 is background, 1 is ink), shape (N, height, width),
-and returns new ones of the same kind; its docstring is the description. All chance comes from
-`rng` in one draw, N first, so what happens to an image does not depend on those after it.
+and returns new ones of the same kind; its docstring is the description. Random numbers come from
+`rng` in one draw whose first axis counts the images: what happens to an image does not depend on
+the images after it.
 """
 
 import io
@@ -96,11 +97,10 @@ def brightness(images: np.ndarray, rng: Generator) -> np.ndarray:
 
 def stripe(images: np.ndarray, rng: Generator) -> np.ndarray:
     """The left and the right quarter of the image inverted."""
-    quarter = images.shape[2] // 4
-    striped = images.copy()
-    for part in (slice(None, quarter), slice(-quarter, None)):
-        striped[:, :, part] = 1 - striped[:, :, part]
-    return striped
+    columns = np.arange(images.shape[2])
+    quarter = len(columns) // 4
+    outside = (columns < quarter) | (columns >= len(columns) - quarter)
+    return np.where(outside, 1 - images, images)
 
 
 def fog(images: np.ndarray, rng: Generator) -> np.ndarray:

@@ -26,10 +26,10 @@ def calibration_error(labels: np.ndarray, probabilities: np.ndarray, bins: int =
 
 
 def risk_coverage_area(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Mean error rate of the most confident images, over all numbers of images kept, from 1 to N.
+    """Area under the risk-coverage curve (Y. Geifman and R. El-Yaniv, 2017).
 
-    It is small if the network is unsure where it errs: 0 if it is more confident of every correct
-    image than of any misclassified one, but for these (Y. Geifman and R. El-Yaniv, 2017).
+    The error rate of the k most confident predictions, averaged over k from 1 to N: small if the
+    network is unsure where it errs.
     """
     order = np.argsort(-probabilities.max(axis=1), kind="stable")
     wrong = (probabilities.argmax(axis=1) != labels)[order]
