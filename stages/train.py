@@ -29,10 +29,10 @@ def train(data: Split, validation: Split, settings: Train, seed: int, folder: Pa
     """Train a network; on one machine, the same first four arguments give the same network.
 
     Args:
-        data: images, float32 in [0, 1], shape (N, 28, 28, 1), and labels, uint8, shape (N,); each
-            class occurs, so that the largest label tells how many there are.
+        data: images, float32 in [0, 1], shape (N, 28, 28, 1), and labels, uint8, shape (N,); N is
+            at least a batch. The last class must occur: the largest label tells how many there are.
         validation: images and labels like these, measured after each epoch; may be empty.
-        settings: the section `train` of params.yaml; batch_size is at most N.
+        settings: the section `train` of params.yaml.
         seed: of the initial weights, the order of the images and their augmentation.
         folder: gets curves.csv, a row per epoch.
 
@@ -42,8 +42,8 @@ def train(data: Split, validation: Split, settings: Train, seed: int, folder: Pa
     Raises:
         UserError: the loss became NaN or infinite.
     """
-    images, labels = data
     seed_everything(seed)
+    images, labels = data
     classes = int(labels.max()) + 1
     steps = len(images) // settings.batch_size  # per epoch
     model = architecture.build(classes, settings.network)

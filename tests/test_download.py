@@ -19,7 +19,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-import yaml
 from conftest import ROOT, change_params, contents, run
 
 from stages import download
@@ -222,16 +221,6 @@ def tiny(*mirrors: str) -> catalogue.Dataset:
     return catalogue.find("mnist").model_copy(update={"files": files, "mirrors": mirrors})
 
 
-def choose(workspace: Path, dataset: catalogue.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make `dataset` the only one in the catalogue, and params.yaml name it."""
-    path = workspace / "catalogue.yaml"
-    path.write_text(
-        yaml.safe_dump({"tiny": dataset.model_dump(mode="json")}, sort_keys=False), encoding="utf-8"
-    )
-    monkeypatch.setattr(catalogue, "CATALOGUE", path)
-    change_params(workspace, download__dataset="tiny")
-
-
 @pytest.mark.parametrize("answer", GOOD.values(), ids=GOOD)
 def test_files_arrive_whole_and_readable_however_a_good_server_sends_them(answer, serve, raw):
     download.download(tiny(serve(answer).url), raw)
@@ -310,7 +299,8 @@ def test_mnist_mirror_comes_before_the_catalogue_unless_it_is_empty(
     folder = tmp_path_factory.mktemp("mirror")
     for name, body in GENUINE.items():
         (folder / name).write_bytes(body)
-    choose(workspace, tiny(catalogues.url), monkeypatch)
+    dataset = tiny(catalogues.url)
+    monkeypatch.setattr(catalogue, "find", lambda _: dataset)
     value = {"folder": str(folder), "url": mirror.url.rstrip("/"), "empty": ""}[kind]
     monkeypatch.setenv("MNIST_MIRROR", value)
     download.main()

@@ -125,13 +125,6 @@ def test_a_probability_of_zero_costs_much_but_not_infinitely_much():
     assert found["loss"] == pytest.approx(87.3, abs=0.1)
 
 
-def test_mean_prediction_is_the_mean():
-    one, other = np.float32([[0.25, 0.75]]), np.float32([[0.5, 0.5]])
-    found = scores.mean_prediction([one, other])
-    assert found.dtype == np.float32
-    assert found.tolist() == [[0.375, 0.625]]
-
-
 def test_calibration_does_not_depend_on_how_equal_confidences_are_sorted():
     rng = np.random.default_rng(0)
     confidence = rng.choice([0.6, 0.7, 0.8], 3000)

@@ -30,12 +30,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return packaged(folder, train__batch_size=BATCH, robustness__images=20)
 
 
-@pytest.fixture
-def folder(finished: Path, tmp_path: Path) -> Path:
-    """A copy of `finished` to change and run in."""
-    return shutil.copytree(finished, tmp_path / "folder")
-
-
 @dataclass
 class Fit:
     """What the stage passes to Keras' fit: the compiled network, the batches, the rest."""

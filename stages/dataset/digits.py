@@ -25,7 +25,7 @@ def write_digits(folder: Path) -> None:
 
     bunch = load_digits()
     scans = ndimage.zoom(bunch.images, (1, 2.5, 2.5), order=1, mode="grid-constant", grid_mode=True)
-    images = np.rint(np.clip(scans / 16, 0, 1) * 255).astype(np.uint8)
+    images = np.rint(scans / 16 * 255).astype(np.uint8)
     images = np.pad(images, ((0, 0), (4, 4), (4, 4)))
     labels = bunch.target.astype(np.uint8)
     idx.write(folder / TRAIN_IMAGES, images[:-TEST_SIZE])
