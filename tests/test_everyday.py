@@ -122,3 +122,21 @@ def test_a_wrong_value_is_refused_in_our_words_and_is_not_kept(tmp_path, value):
     key = value.split("=")[0]
     assert re.fullmatch(rf"error: params.yaml: {key}: .*\n", result.stderr)
     assert (tmp_path / "params.yaml").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_digits_take_the_place_of_a_dataset_that_cannot_be_reached_but_hide_no_mistake(project):
+    change_params(project, download__dataset="mnist")
+    closed = {"HTTPS_PROXY": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
+    result = run("python", "-m", "tools.run", cwd=project, MNIST_MIRROR="", **closed)
+    assert "No source of mnist can be reached: running on digits instead" in result.stdout
+    assert "dvc exp run -S train.epochs=50 (few images" in result.stdout
+    params = (project / "params.yaml").read_text(encoding="utf-8")
+    assert "dataset: digits" in params
+
+    mirror = str(project / "nowhere")  # that somebody names and that delivers nothing
+    result = run("python", "-m", "tools.run", cwd=project, check=False, MNIST_MIRROR=mirror)
+    assert result.returncode == 1
+    assert "Trying mnist again" in result.stdout
+    assert "instead" not in result.stdout
+    assert f"error: MNIST_MIRROR={mirror}: train-images" in result.stderr

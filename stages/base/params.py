@@ -67,10 +67,8 @@ def load_all(kinds: dict[str, type], others: bool = False) -> dict:
 def _describe(fault: dict) -> str:
     """One pydantic error as `train.epochs: Input should be a valid integer, found 'x'`."""
     name = ".".join(map(str, fault["loc"]))
-    if fault["type"] == "missing":
-        return f"{name}: missing"
-    if fault["type"] == "extra_forbidden":
-        return f"{name}: unknown key"
+    if fault["type"] in ("missing", "extra_forbidden"):
+        return f"{name}: {'missing' if fault['type'] == 'missing' else 'unknown key'}"
     text = f"{name}: {fault['msg'].removeprefix('Value error, ')}, found {fault['input']!r}"
     if re.fullmatch(r"-?\d+e-?\d+", str(fault["input"])):
         text += " (YAML takes 1e-4 for text: write 1.0e-4)"
