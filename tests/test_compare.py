@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 from conftest import run, run_stage
-from scipy import stats
 
 from stages.base.stage import UserError
 from tools import compare
@@ -14,11 +13,6 @@ from tools.compare import Run
 
 def of(*misclassified: int) -> Run:
     return Run("mnist", 10_000, frozenset(misclassified))
-
-
-def test_images_that_only_one_classifies_correctly_decide():
-    here, there = of(1, 2, 3), of(3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13)
-    assert compare.p_value(here, there) == pytest.approx(stats.binomtest(10, 12, 0.5).pvalue)
 
 
 @pytest.mark.parametrize(
@@ -59,9 +53,7 @@ def write(project: Path, dataset: str, *misclassified: int) -> None:
 def test_command_compares_the_workspace_with_a_revision(project):
     printed = run_stage(compare.main, project, "main")
     assert "digits, 360 test images" in printed
-    assert "correct only here" in printed
-    assert "2 (6, 7)" in printed
-    assert "1 (8)" in printed
+    assert re.search(r"correct only here +2 \(6, 7\)\n +correct only in main +1 \(8\)\n", printed)
     assert re.search(r"accuracy here +99.44 %", printed)
 
 

@@ -32,18 +32,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return project
 
 
-@pytest.fixture
-def project(finished: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(finished, tmp_path / "project")
-
-
 def undo(folder: Path, check: bool = True) -> subprocess.CompletedProcess:
     return run("python", "-m", "tools.undo", cwd=folder, check=check, PYTHONPATH=str(ROOT))
 
 
-def apply(project: Path, printed: str) -> None:
+def apply(folder: Path, printed: str) -> None:
     """Bring back the experiment that the message names."""
-    run("dvc", "exp", "apply", re.search(r"`dvc exp apply (\S+)`", printed)[1], cwd=project)
+    run("dvc", "exp", "apply", re.search(r"`dvc exp apply (\S+)`", printed)[1], cwd=folder)
 
 
 def network(folder: Path) -> str:
@@ -56,70 +51,70 @@ def changes(folder: Path) -> str:
 
 @pytest.mark.parametrize("where", ["on a branch", "detached", "staged"])
 @pytest.mark.parametrize("way", ["exp run", "repro", "edited only", "interrupted"])
-def test_it_goes_back_and_what_was_there_can_be_brought_back(project, way, where):
+def test_it_goes_back_and_what_was_there_can_be_brought_back(folder, way, where):
     if where == "detached":
-        run("git", "checkout", "-q", "--detach", cwd=project)
-    (project / "params.yaml").write_text("width: 2\n")
+        run("git", "checkout", "-q", "--detach", cwd=folder)
+    (folder / "params.yaml").write_text("width: 2\n")
     if way in ("exp run", "repro"):
-        run("dvc", *way.split(), cwd=project)
+        run("dvc", *way.split(), cwd=folder)
     elif way == "interrupted":  # DVC removes outputs before it runs a stage
-        shutil.rmtree(project / "metrics")
-        shutil.rmtree(project / "models")
+        shutil.rmtree(folder / "metrics")
+        shutil.rmtree(folder / "models")
     if where == "staged":
-        run("git", "add", "-A", cwd=project)
-    result = undo(project)
-    assert changes(project) == ""
-    assert "up to date" in run("dvc", "status", cwd=project).stdout
-    assert network(project) == "width: 1\n"
+        run("git", "add", "-A", cwd=folder)
+    result = undo(folder)
+    assert changes(folder) == ""
+    assert "up to date" in run("dvc", "status", cwd=folder).stdout
+    assert network(folder) == "width: 1\n"
 
-    apply(project, result.stdout)
-    assert (project / "params.yaml").read_text() == "width: 2\n"
-    ran = "Running stage" in run("dvc", "repro", cwd=project).stdout
+    apply(folder, result.stdout)
+    assert (folder / "params.yaml").read_text() == "width: 2\n"
+    ran = "Running stage" in run("dvc", "repro", cwd=folder).stdout
     assert ran == (way in ("edited only", "interrupted"))
-    assert network(project) == "width: 2\n", "DVC has not taken the old network for the new one"
+    assert network(folder) == "width: 2\n", "DVC has not taken the old network for the new one"
 
 
-def test_what_dvc_has_kept_itself_is_not_kept_again(project):
-    ran = run("dvc", "exp", "run", "-S", "width=2", cwd=project).stdout
+def test_what_dvc_has_kept_itself_is_not_kept_again(folder):
+    ran = run("dvc", "exp", "run", "-S", "width=2", cwd=folder).stdout
     name = re.search(r"Ran experiment\(s\): (\S+)", ran)[1]
-    assert f"`dvc exp apply {name}`" in undo(project).stdout
+    assert f"`dvc exp apply {name}`" in undo(folder).stdout
 
 
-def test_with_nothing_to_keep_data_and_networks_are_restored(project):
-    shutil.rmtree(project / "models")
-    assert "exp apply" not in undo(project).stdout
-    assert changes(project) == ""
-    assert network(project) == "width: 1\n"
+def test_with_nothing_to_keep_data_and_networks_are_restored(folder):
+    shutil.rmtree(folder / "models")
+    assert "exp apply" not in undo(folder).stdout
+    assert changes(folder) == ""
+    assert network(folder) == "width: 1\n"
 
 
-def test_code_and_files_of_the_user_stay_and_new_outputs_are_kept(project):
-    (project / "metrics/notes.txt").write_text("mine")
-    (project / "dvc.yaml").write_text(FILES["dvc.yaml"].replace("evaluate", "second"))
-    (project / "code.sh").write_text(FILES["code.sh"].replace("evaluate", "second"))
-    run("dvc", "repro", cwd=project)
-    result = undo(project)
+def test_code_and_files_of_the_user_stay_and_new_outputs_are_kept(folder):
+    (folder / "metrics/notes.txt").write_text("mine")
+    (folder / "dvc.yaml").write_text(FILES["dvc.yaml"].replace("evaluate", "second"))
+    (folder / "code.sh").write_text(FILES["code.sh"].replace("evaluate", "second"))
+    run("dvc", "repro", cwd=folder)
+    result = undo(folder)
     assert "Left your other edits as they are: code.sh, dvc.yaml." in result.stdout
-    assert changes(project) == " M code.sh\n M dvc.yaml\n?? metrics/notes.txt\n"
-    apply(project, result.stdout)
-    assert (project / "metrics/second.yaml").exists()
+    assert changes(folder) == " M code.sh\n M dvc.yaml\n?? metrics/notes.txt\n"
+    apply(folder, result.stdout)
+    assert (folder / "metrics/second.yaml").exists()
 
 
-def test_a_broken_dvc_lock_is_replaced_by_the_committed_one(project):
-    (project / "dvc.lock").write_text("[")
-    undo(project)
-    assert changes(project) == ""
+def test_a_broken_dvc_lock_is_replaced_by_the_committed_one(folder):
+    (folder / "dvc.lock").write_text("[")
+    undo(folder)
+    assert changes(folder) == ""
 
 
-def test_nothing_is_touched_while_dvc_works(project):
-    (project / "params.yaml").write_text("width: 2\n")
-    note = {"write": {str(project / "models"): {"pid": os.getpid(), "cmd": "dvc repro"}}}
-    (project / ".dvc/tmp/rwlock").write_text(json.dumps(note))
-    assert "DVC is at work" in undo(project, check=False).stderr
-    assert changes(project) == " M params.yaml\n"
+def test_nothing_is_touched_while_dvc_works(folder):
+    (folder / "params.yaml").write_text("width: 2\n")
+    note = {"write": {str(folder / "models"): {"pid": os.getpid(), "cmd": "dvc repro"}}}
+    (folder / ".dvc/tmp/rwlock").write_text(json.dumps(note))
+    assert "DVC is at work" in undo(folder, check=False).stderr
+    assert changes(folder) == " M params.yaml\n"
 
 
-def test_without_a_copy_of_the_network_it_says_what_to_do(project, tmp_path):
-    run("git", "clone", "-q", str(project), str(tmp_path / "clone"), cwd=tmp_path)
+def test_without_a_copy_of_the_network_it_says_what_to_do(folder, tmp_path):
+    run("git", "clone", "-q", str(folder), str(tmp_path / "clone"), cwd=tmp_path)
     result = undo(tmp_path / "clone", check=False)
     assert result.returncode == 1
     assert "it ran on another machine. `make` runs it again" in result.stderr
