@@ -125,6 +125,15 @@ def test_a_probability_of_zero_costs_much_but_not_infinitely_much():
     assert found["loss"] == pytest.approx(87.3, abs=0.1)
 
 
+def test_mean_prediction_is_the_mean():
+    one, other = np.float32([[0.25, 0.75]]), np.float32([[0.5, 0.5]])
+    found = scores.mean_prediction([one, other])
+    assert found.dtype == np.float32
+    assert found.tolist() == [[0.375, 0.625]]
+    three = [np.float32([[value]]) for value in (1, 2**-24, 2**-24)]  # lost in a sum in float32
+    assert scores.mean_prediction(three) == np.float32((1 + 2**-23) / 3) != np.float32(1 / 3)
+
+
 def test_calibration_does_not_depend_on_how_equal_confidences_are_sorted():
     rng = np.random.default_rng(0)
     confidence = rng.choice([0.6, 0.7, 0.8], 3000)
@@ -153,11 +162,14 @@ def test_percent_never_rounds_to_all_or_none(share, digits, text):
 
 
 def test_risk_coverage_area_is_the_mean_error_of_the_most_confident():
-    labels = np.array([0, 0, 1, 1])
-    confidence = np.array([0.9, 0.8, 0.7, 0.6])
-    predicted = np.array([0, 1, 1, 0])  # the second and the last are wrong
+    labels = np.array([1, 0, 0, 1])
+    confidence = np.array([0.7, 0.9, 0.8, 0.6])
+    predicted = np.array([1, 0, 1, 0])  # the third, second in confidence, and the last are wrong
     probabilities = np.where(
         predicted[:, None] == [0, 1], confidence[:, None], 1 - confidence[:, None]
     )
     expected = np.mean([0, 1 / 2, 1 / 3, 2 / 4])
     assert scores.risk_coverage_area(labels, probabilities) == pytest.approx(expected)
+    equal = np.tile([0.6, 0.4], (100, 1))  # of equal confidence, in the order they come in
+    risks = np.cumsum(np.arange(100) % 2) / np.arange(1, 101)
+    assert scores.risk_coverage_area(np.arange(100) % 2, equal) == pytest.approx(risks.mean())
