@@ -6,7 +6,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := run
-.PHONY: run fast short best experiments undo test test-all lint plots notebook card bench mutants lock clean help
+.PHONY: run fast short best experiments draw undo test test-all lint plots notebook card bench mutants lock clean help
 
 run: .venv/installed  ## run what has changed (on digits if MNIST cannot be reached), show the result
 	@python -m tools.run
@@ -19,6 +19,9 @@ fast short best: .venv/installed
 
 experiments: .venv/installed  ## show all experiments side by side
 	@dvc exp show --no-pager --only-changed --drop 'Created|errors|loss|ece|undisputed|train$$|.*models.*'
+
+draw: .venv/installed  ## open the page to draw on, with the trained network in it
+	@dvc repro --quiet export && python -m webbrowser models/exported/draw.html
 
 undo: .venv/installed  ## discard an experiment: back to the committed params, results and network
 	@python -m tools.undo

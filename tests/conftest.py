@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def copy_project(target: Path) -> Path:
     """A Git repository with the project's pipeline, set to train a tiny network on digits."""
-    for name in ("stages", "tools", ".dvc/plots"):
+    for name in ("apps", "stages", "tools", ".dvc/plots"):
         shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
     files = "dvc.yaml params.yaml requirements.txt .dvcignore .gitignore .gitattributes "
     files += "data/README.md .dvc/config .dvc/.gitignore .dvc/page.html"

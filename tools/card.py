@@ -39,8 +39,10 @@ def numbers() -> dict[str, str]:
     interval = wilson_interval(found.images - len(frame), found.images)
     pairs = Counter(zip(frame["actual"], frame["predicted"], strict=True)).most_common(3)
     worst = corrupted.drop("none").sort_values(ascending=False)[:3]
+    exported = pd.read_csv("metrics/export.csv", dtype=str, index_col="file")
+    sizes = {f"{Path(f).stem}_{key}": v for f, row in exported.iterrows() for key, v in row.items()}
     same = conclusion(found, found, "the committed run")  # as `make` says in a fresh clone
-    return {
+    return sizes | {
         "summary": f"\n```\n{summary(found, same)}\n```\n",
         "run": hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()[:8],
         "dataset": found.dataset,

@@ -1,8 +1,8 @@
 """Notes what a stage really uses: modules, files it opens, keys of params.yaml.
 
 Python imports this file at its start when its folder is on PYTHONPATH. When a process that ran
-`python -m stages.…` ends, it writes what it used to $TRACE/<stage>.json; test_pipeline.py compares
-that with dvc.yaml.
+`python -m stages.…` or `apps.…` ends, it writes what it used to $TRACE/<stage>.json;
+test_pipeline.py compares that with dvc.yaml.
 """
 
 import atexit
@@ -50,7 +50,7 @@ def watch_params() -> None:
 
 def report() -> None:
     spec = getattr(sys.modules["__main__"], "__spec__", None)
-    if not spec or not spec.name.startswith("stages."):
+    if not spec or not spec.name.startswith(("apps.", "stages.")):
         return
     modules = {inside(getattr(module, "__file__", None)) for module in sys.modules.values()}
     content = {
@@ -59,7 +59,7 @@ def report() -> None:
         "written": sorted(written),
         "params": sorted(getattr(sys.modules.get("stages.base.params"), "traced_keys", ())),
     }
-    target = Path(os.environ["TRACE"], f"{spec.name.removeprefix('stages.')}.json")
+    target = Path(os.environ["TRACE"], f"{spec.name.split('.')[-1]}.json")
     target.write_text(json.dumps(content), encoding="utf-8")
 
 

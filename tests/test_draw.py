@@ -1,0 +1,311 @@
+"""The page to draw on and the int8 file: written by the stage, compared with Keras, drawn on."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+from browser import CHROMIUM, Tab, chromium
+from conftest import ROOT, change_params, contents, packaged, run_stage
+
+from apps.draw import export
+from stages import package
+from stages.network import saved
+from stages.prediction.predict import Predictor, load_results
+
+# Ways to write each digit, as SVG paths on a paper of 100×100; "|" lifts the pen.
+WAYS = {
+    0: ["M50 18C25 18 25 82 50 82S75 18 50 18", "M55 20C20 25 30 85 52 80C75 75 70 15 50 20"],
+    1: ["M50 15V85", "M38 32L52 15V85", "M40 30L54 15V85|M36 85H72"],
+    2: [
+        "M30 35C30 10 72 10 70 35C68 55 35 65 28 82H75",
+        "M32 32C40 12 70 18 66 40C62 60 45 75 32 80C26 70 45 70 50 78C58 84 68 80 74 74",
+    ],
+    3: [
+        "M30 22C45 10 70 18 66 34C64 44 52 47 44 48C60 48 74 55 70 70C66 86 40 86 28 76",
+        "M30 18H68L48 44C72 42 76 70 60 80C50 86 36 84 28 76",
+    ],
+    4: ["M40 15L28 55H75|M62 35V88", "M62 85V15L25 60H78"],
+    5: [
+        "M68 18H36L33 45C50 36 72 45 70 64C68 84 40 86 28 76",
+        "M38 18L34 46C52 38 72 46 70 65C66 86 38 84 28 76|M38 18H70",
+    ],
+    6: [
+        "M64 15C40 25 28 50 30 68C32 86 66 86 66 66C66 48 38 48 32 64",
+        "M58 15C46 30 32 50 32 66C32 90 70 86 66 64C62 50 40 54 33 68",
+    ],
+    7: ["M28 20H72L44 84", "M28 20H72L46 85|M38 52H66"],
+    8: [
+        "M62 28C55 10 30 18 36 36C42 50 68 52 68 70C66 88 32 88 32 70C32 54 62 46 62 28",
+        "M50 48C30 46 32 16 50 16S70 46 50 48|M50 48C24 50 26 84 50 84S76 50 50 48",
+    ],
+    9: [
+        "M66 32C60 12 32 16 32 36C32 54 60 54 66 32L62 86",
+        "M68 30C58 12 34 18 34 36C36 56 66 50 67 32C68 55 66 80 40 84",
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which small networks were trained, packaged and exported, on digits."""
+    folder = packaged(tmp_path_factory.mktemp("draw"), train__network__filters=[6, 5, 9, 8])
+    (folder / "apps").symlink_to(ROOT / "apps")
+    run_stage(export.main, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
+    """A browser that reaches nothing but files."""
+    if not CHROMIUM:
+        pytest.skip("no chromium is installed")
+    with chromium(tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def mnist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the project's own network, trained on MNIST, and today's page."""
+    if not (ROOT / "models/packaged/seed-0.tflite").is_file():
+        pytest.skip("the pipeline has not run yet")
+    folder = tmp_path_factory.mktemp("mnist")
+    for name in ("apps", "data", "models/packaged", "models/trained"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).symlink_to(ROOT / name)
+    shutil.copy(ROOT / "params.yaml", folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        trained = saved.load(Path("models/trained/seed-0/network.keras"))
+        export.write_page(trained, 1, load_results()["0"]["temperature"], "mnist")
+    return folder
+
+
+def images(folder: Path) -> np.ndarray:
+    return np.load(folder / "data/processed/test/images.npy")
+
+
+# --- The stage
+
+
+def test_what_is_exported_predicts_as_keras_does(finished):
+    frame = pd.read_csv(finished / export.COMPARED, index_col="file")
+    assert list(frame.index) == ["seed-0.keras", "seed-0.tflite", "int8.tflite", "draw.html"]
+    assert frame.loc["seed-0.tflite", ["other", "difference"]].tolist() == [0, 0]
+    assert frame.loc["draw.html", "difference"] < 0.005
+    assert frame.loc["int8.tflite", "other"] < 0.05 * len(images(finished))
+    for name, size in frame["kB"].items():
+        assert size == round(next(finished.glob(f"models/*/{name}")).stat().st_size / 1000)
+
+
+def test_the_int8_file_computes_in_whole_numbers_up_to_the_logits(finished):
+    interpreter = Interpreter(str(finished / export.INT8))
+    interpreter.allocate_tensors()
+    for details in (interpreter.get_input_details(), interpreter.get_output_details()):
+        assert [detail["dtype"] for detail in details] == [np.int8]
+    operations = {operation["op_name"] for operation in interpreter._get_ops_details()}
+    assert not operations & {"QUANTIZE", "DEQUANTIZE", "SOFTMAX"}
+
+
+def test_the_same_networks_give_the_same_bytes(folder):
+    before = contents(folder / "models/exported")
+    run_stage(export.main, folder)
+    assert contents(folder / "models/exported") == before
+
+
+# --- The page's arithmetic
+
+
+def assert_page_predicts_like(tab: Tab, folder: Path, count: int, limit: float) -> None:
+    """The page gives test images the classes of the LiteRT file, and probabilities within limit."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        shown = images(folder)[:count]
+        expected = Predictor(0, 10)(shown)[0]
+    tab.open(folder / export.PAGE)
+    for start in range(0, count, 500):
+        values = np.round(shown[start : start + 500].reshape(-1, 784) * 255).astype(int).tolist()
+        script = f"{json.dumps(values)}.map((image) => predict(image.map((value) => value / 255)))"
+        found, wanted = np.array(tab.run(script)), expected[start : start + 500]
+        np.testing.assert_allclose(found, wanted, atol=limit)
+        np.testing.assert_array_equal(found.argmax(axis=1), wanted.argmax(axis=1))
+
+
+def test_the_page_predicts_as_the_exported_network(tab, mnist):
+    assert_page_predicts_like(tab, mnist, 200, 0.002)
+    assert (mnist / export.PAGE).stat().st_size < 1_000_000
+
+
+@pytest.mark.slow
+def test_the_page_predicts_all_test_images_as_the_exported_network(tab, mnist):
+    assert_page_predicts_like(tab, mnist, 10_000, 0.002)
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+def test_any_network_gets_a_page(tab, folder, shift):
+    change_params(folder, package__average_shift=shift, download__dataset="fashion_mnist")
+    run_stage(package.main, folder)
+    run_stage(export.main, folder)
+    assert_page_predicts_like(tab, folder, 50, 0.005)
+    assert tab.run("document.title") == "Articles of clothing"
+    assert tab.run("document.querySelector('#bars').innerText").startswith("T-shirt/top")
+
+
+# --- Drawing
+
+
+def points(tab: Tab, path: str, size: float = 1, corner: float = 0, count: int = 12) -> list:
+    """Points along an SVG path, in pixels of the window."""
+    return tab.run(f"""(() => {{
+        const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
+        path.setAttribute("d", "{path}");
+        const {{ left, top, width }} = paper.getBoundingClientRect();
+        return Array.from({{ length: {count} + 1 }}, (_, index) => {{
+            const {{ x, y }} = path.getPointAtLength(path.getTotalLength() * index / {count});
+            const place = (value) => width * ({corner} + {size} * value / 100);
+            return [left + place(x), top + place(y)];
+        }});
+    }})()""")
+
+
+def draw(tab: Tab, paths: str, touch: bool = False, size: float = 1, corner: float = 0) -> None:
+    for path in paths.split("|"):
+        along = points(tab, path, size, corner)
+        pen(tab, "start", along[0], touch)
+        for point in along[1:]:
+            pen(tab, "move", point, touch)
+        pen(tab, "end", along[-1], touch)
+    tab.frame()
+
+
+def pen(tab: Tab, what: str, point: list, touch: bool = False) -> None:
+    """Put the mouse's button or a finger down, move it, or lift it."""
+    x, y = point
+    if touch:
+        touched = [] if what == "end" else [{"x": x, "y": y}]
+        tab.send("Input.dispatchTouchEvent", type=f"touch{what.title()}", touchPoints=touched)
+    else:
+        kind = {"start": "mousePressed", "move": "mouseMoved", "end": "mouseReleased"}[what]
+        options = {
+            "button": "left",
+            "buttons": int(what != "end"),
+            "clickCount": int(what != "move"),
+        }
+        tab.send("Input.dispatchMouseEvent", **{"type": kind, "x": x, "y": y} | options)
+
+
+def shown(tab: Tab, name: str) -> str:
+    return tab.run(f'document.getElementById("{name}").innerText')
+
+
+def assert_drawn_digits_are_correct(tab: Tab, page: Path, touch: bool, **place: float) -> None:
+    tab.open(page, *((390, 700) if touch else ()), touch=touch)
+    for digit, ways in WAYS.items():
+        for way in ways:
+            draw(tab, way, touch, **place)
+            assert shown(tab, "answer") == str(digit), way
+            tab.run("clear()")
+            tab.frame()
+    assert tab.faults() == []
+
+
+@pytest.mark.parametrize("touch", [False, True])
+def test_drawn_digits_are_correct(tab, mnist, touch):
+    assert_drawn_digits_are_correct(tab, mnist / export.PAGE, touch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("size", "corner"), [(0.35, 0.02), (0.35, 0.6), (1.2, -0.1)])
+def test_drawn_digits_are_correct_in_a_corner_and_over_the_edge(tab, mnist, size, corner):
+    assert_drawn_digits_are_correct(tab, mnist / export.PAGE, False, size=size, corner=corner)
+
+
+def test_probabilities_move_before_the_pen_lifts(tab, finished):
+    tab.open(finished / export.PAGE)
+    assert shown(tab, "answer") == shown(tab, "live") == ""
+    seen = set()
+    along = points(tab, WAYS[3][0])
+    pen(tab, "start", along[0])
+    for point in along[1:]:
+        pen(tab, "move", point)
+        tab.frame()
+        seen.add(shown(tab, "bars"))
+        assert shown(tab, "live") == "", "a screen reader would never stop"
+    assert len(seen) > 3
+    pen(tab, "end", along[-1])
+    tab.frame()
+    assert shown(tab, "answer") in shown(tab, "live") != ""
+
+
+def press(tab: Tab, key: str, ctrl: bool = False) -> None:
+    for kind in ("keyDown", "keyUp"):
+        tab.send("Input.dispatchKeyEvent", type=kind, key=key, modifiers=2 * ctrl)
+    tab.frame()
+
+
+def test_strokes_are_taken_back_and_cleared(tab, finished):
+    tab.open(finished / export.PAGE)
+    strokes = "items.length"
+    empty = shown(tab, "bars")
+    for way in ("M20 20H80", "M20 50H80", "M50 50V80"):
+        draw(tab, way)
+    press(tab, "z", ctrl=True)
+    assert tab.run(strokes) == 2
+    tab.run('document.getElementById("clear").click()')
+    tab.frame()
+    assert (tab.run(strokes), shown(tab, "answer"), shown(tab, "bars")) == (0, "", empty)
+    press(tab, "z", ctrl=True)
+    assert tab.run(strokes) == 2, "clearing can be taken back, too"
+    press(tab, "Escape")
+    assert tab.run(strokes) == 0
+    draw(tab, "M50 50h.1")
+    assert shown(tab, "sure") == "Too small to tell"
+    assert tab.faults() == []
+
+
+def test_a_finger_on_the_paper_does_not_scroll_the_page(tab, finished):
+    tab.open(finished / export.PAGE, 390, 450, touch=True)
+    draw(tab, "M50 90V10", touch=True)
+    assert tab.run("[scrollY, items.length]") == [0, 1]
+    for height in (440, 300, 200, 100):  # beside the paper it does
+        pen(tab, "start" if height == 440 else "move", [3, height], touch=True)
+    pen(tab, "end", [3, 100], touch=True)
+    tab.frame()
+    assert tab.run("scrollY") > 0
+
+
+@pytest.mark.parametrize("light", [False, True])
+def test_a_photo_is_prepared_and_predicted(tab, mnist, light):
+    """A test image, large, on paper that darkens to one side, dropped on the page."""
+    tab.open(mnist / export.PAGE)
+    for index in range(10):
+        digit = np.kron(images(mnist)[index, ..., 0], np.ones((12, 12)))
+        paper = np.pad(1 - 0.8 * digit, 90, constant_values=1) * np.linspace(0.5, 0.9, 516)
+        rows = np.round(255 * (1 - paper if light else paper)).astype(int).ravel().tolist()
+        tab.run(f"""(async () => {{
+            const [canvas, context] = canvasOf(516, 516);
+            const pixels = context.createImageData(516, 516);
+            {rows}.forEach((value, at) => pixels.data.set([value, value, value, 255], 4 * at));
+            context.putImageData(pixels, 0, 0);
+            const blob = await new Promise((done) => canvas.toBlob(done, "image/jpeg"));
+            const dataTransfer = new DataTransfer();
+            dataTransfer.items.add(new File([blob], "photo.jpg", {{ type: "image/jpeg" }}));
+            dispatchEvent(Object.assign(new Event("drop"), {{ dataTransfer }}));
+            for (items = []; !items.length;) await new Promise(requestAnimationFrame);
+        }})()""")
+        tab.frame()
+        expected = np.load(mnist / "data/processed/test/labels.npy")[index]
+        assert shown(tab, "answer") == str(expected), index
+
+
+def test_the_page_asks_for_nothing_and_complains_of_nothing(tab, finished):
+    for options in ({}, {"width": 320, "height": 600, "touch": True}):
+        tab.open(finished / export.PAGE, **options)
+        draw(tab, WAYS[5][0])
+        assert len(tab.happened("Network.requestWillBeSent")) == 1
+        assert tab.faults() == []
+        assert tab.run("document.documentElement.scrollWidth - innerWidth") <= 0
