@@ -18,6 +18,7 @@ ROOMS = {
     "stages.report": ("stages.base", "stages.dataset", "stages.network", "stages.prediction"),
 }
 FILES = sorted([*(ROOT / "stages").rglob("*.py"), *(ROOT / "tools").rglob("*.py")])
+APPS = sorted((ROOT / "apps").rglob("*.py"))
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 
 
@@ -54,7 +55,7 @@ def needed(script: Path) -> set[str]:
     return {path.relative_to(ROOT).as_posix() for path in found}
 
 
-@pytest.mark.parametrize("path", FILES, ids=module_of)
+@pytest.mark.parametrize("path", FILES + APPS, ids=module_of)
 def test_imports_go_one_way(path):
     name = module_of(path)
     room = ".".join(name.split(".")[:2])
@@ -63,7 +64,7 @@ def test_imports_go_one_way(path):
     elif name.startswith("stages."):
         allowed = tuple(ROOMS)  # a script, which nobody imports
     else:
-        allowed = ("stages", "tools")
+        allowed = ("stages", name.split(".")[0])
     wrong = {
         other
         for other in imports(path)
@@ -120,4 +121,4 @@ def test_the_project_stays_small_enough_to_read_in_an_hour():
     tests = [path for path in tests if path.stem not in ("test_classify", "test_draw")]  # of apps/
     assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in tests) <= 6000
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 200
-    assert len((ROOT / "dvc.yaml").read_text(encoding="utf-8").splitlines()) <= 150
+    assert len((ROOT / "dvc.yaml").read_text(encoding="utf-8").splitlines()) <= 160

@@ -1,0 +1,138 @@
+"""Digits of your own pictures, classified by the trained network: found, prepared, predicted.
+
+    python -m apps.classify photo.jpg folder/ 'scans/*.png'
+
+    from apps.classify import classify
+    [page] = classify(["photo.jpg"])
+
+TensorFlow is not imported: the network is a LiteRT file, and starts in a tenth of a second.
+"""
+
+import json
+import threading
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from apps.classify.find import find_digits
+from apps.classify.load import Picture, load
+from apps.classify.prepare import SIDE, prepare
+from stages.base.stage import UserError
+from stages.prediction.predict import Predictor, load_results
+
+REJECTION = Path("models/classify.json")  # chosen by the stage `photos`
+LOCK = threading.Lock()  # a LiteRT interpreter serves one call at a time
+
+
+class Digits(NamedTuple):
+    """The digits of one picture, N of them, in reading order.
+
+    labels: int, shape (N,); names of the classes are in `names`.
+    probabilities: of all classes, float32, shape (N, classes).
+    accepted: bool, shape (N,): False if the network is too unsure, or it may be no digit.
+    boxes: left, top, right, bottom in pixels of the picture, float, shape (N, 4).
+    rows: int from 0, shape (N,).
+    images: what the network saw, float32 in [0, 1], shape (N, 28, 28).
+    names: of the classes.
+    """
+
+    labels: np.ndarray
+    probabilities: np.ndarray
+    accepted: np.ndarray
+    boxes: np.ndarray
+    rows: np.ndarray
+    images: np.ndarray
+    names: tuple[str, ...]
+
+    def text(self) -> str:
+        """The numbers, a row each; a digit that is not accepted is a question mark."""
+        signs = [
+            self.names[label] if accepted else "?"
+            for label, accepted in zip(self.labels, self.accepted, strict=True)
+        ]
+        glue = "" if max(map(len, self.names)) == 1 else " "
+        rows = range(self.rows.max(initial=-1) + 1)
+        return "\n".join(
+            glue.join(sign for sign, at in zip(signs, self.rows, strict=True) if at == row)
+            for row in rows
+        )
+
+
+class Rejection(NamedTuple):
+    """What the stage `photos` found, see measure.py."""
+
+    dataset: str
+    names: tuple[str, ...]
+    threshold: float
+
+
+@cache
+def rejection() -> Rejection:
+    """What models/classify.json says.
+
+    Raises:
+        UserError: it is missing.
+    """
+    try:
+        found = json.loads(REJECTION.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{REJECTION} not found: run `make` first, to train the network") from None
+    return Rejection(found["dataset"], tuple(found["names"]), found["threshold"])
+
+
+@cache
+def predictors(classes: int) -> list[Predictor]:
+    """The packaged networks."""
+    try:
+        return [Predictor(int(seed), classes) for seed in load_results()]
+    except UserError as error:
+        message = str(error).replace("`dvc repro package`", "`make`")
+        raise UserError(message) from None
+
+
+def predict(images: np.ndarray, classes: int) -> np.ndarray:
+    """The mean of the networks' probabilities, float32, shape (N, classes).
+
+    Args:
+        images: float32 in [0, 1], shape (N, 28, 28).
+        classes: that the networks tell apart.
+    """
+    if not len(images):
+        return np.zeros((0, classes), np.float32)
+    with LOCK:
+        return np.mean([each(images[..., None])[0] for each in predictors(classes)], axis=0)
+
+
+def classify(pictures: Iterable[Picture]) -> list[Digits]:
+    """Find and classify the digits of pictures.
+
+    It may be called by several threads at once. Run it from the project's folder.
+
+    Args:
+        pictures: paths, open files, Pillow images, or arrays: uint8, or float in [0, 1], of shape
+            (height, width[, 1, 3 or 4]). Dark digits on light paper or the reverse.
+
+    Returns:
+        For each picture its digits; none if there is no ink, or only what has no digit's shape.
+
+    Raises:
+        UserError: a picture cannot be loaded, or no network was trained yet.
+    """
+    return [classify_one(picture) for picture in pictures]
+
+
+def classify_one(picture: Picture, known: Rejection | None = None) -> Digits:
+    """As `classify`, of one picture; `known` replaces what models/classify.json says."""
+    known = known or rejection()
+    values, scale = load(picture)
+    found = find_digits(values)
+    images = np.array([prepare(ink) for ink in found.inks], np.float32).reshape(-1, SIDE, SIDE)
+    probabilities = predict(images, len(known.names))
+    accepted = probabilities.max(axis=1, initial=0) >= known.threshold
+    labels = probabilities.argmax(axis=1)
+    return Digits(
+        labels, probabilities, accepted, found.boxes / scale, found.rows, images, known.names
+    )

@@ -1,0 +1,36 @@
+"""A digit's ink as the network knows digits: as MNIST's were prepared.
+
+Scaled into a box of 20×20 pixels with its aspect kept, antialiased, then moved so that the centre
+of mass is the centre of 28×28 pixels (LeCun, Bottou, Bengio, Haffner, "Gradient-based learning
+applied to document recognition", 1998, section III.A).
+"""
+
+import numpy as np
+from PIL import Image
+
+BOX, SIDE = 20, 28
+
+
+def prepare(ink: np.ndarray) -> np.ndarray:
+    """One digit as a 28×28 image.
+
+    Args:
+        ink: float32 in [0, 1], cut to the digit's bounding box, shape (height, width).
+
+    Returns:
+        float32 in [0, 1], white on black, shape (28, 28).
+    """
+    height, width = ink.shape
+    scale = BOX / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    small = np.asarray(Image.fromarray(ink).resize(size, Image.Resampling.BICUBIC))
+    small = np.clip(small / max(small.max(), 1e-6), 0, 1)
+    rows, columns = np.indices(small.shape)
+    total = small.sum()
+    image = np.zeros((SIDE, SIDE), np.float32)
+    start = [
+        int(np.clip(round((SIDE - 1) / 2 - (small * index).sum() / total), 0, SIDE - length))
+        for index, length in ((rows, small.shape[0]), (columns, small.shape[1]))
+    ]
+    image[start[0] : start[0] + small.shape[0], start[1] : start[1] + small.shape[1]] = small
+    return image
