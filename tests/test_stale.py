@@ -95,6 +95,45 @@ def test_a_changed_param_concerns_exactly_the_stages_that_list_it(project, key):
                 change_params(project, **{f"{key}__{name}": old})
 
 
+BEHIND_PREPROCESS = {"preprocess", "train"} | BEHIND_TRAINING
+# The README's table "What runs again", row by row: something to change, and what runs.
+ROWS = {
+    "`download.dataset`": ({"download__dataset": "kmnist"}, {"download"} | BEHIND_PREPROCESS),
+    "`preprocess`": ({"preprocess__seed": 1}, BEHIND_PREPROCESS),
+    "`train`, or a file of `stages/network`": ({"train__epochs": 7}, {"train"} | BEHIND_TRAINING),
+    "`seeds`": ({"seeds": [0, 1]}, {"train"} | BEHIND_TRAINING),
+    "`package`, or a file of `stages/prediction`": ({"package__average_shift": 2}, BEHIND_TRAINING),
+    "a file of `stages/report`": ("stages/report/scores.py", {"evaluate", "robustness"}),
+    "`evaluate`; `robustness`": ({"evaluate__seed": 1}, {"evaluate"}),
+    "the pinned version of TensorFlow, Keras or another package that decides results": (
+        *("data/environment.txt", {"download", "train"} | BEHIND_TRAINING),
+    ),
+    "a comment in `params.yaml`, this README, a test, a tool": ("params.yaml", set()),
+}
+
+
+def test_what_runs_again_is_as_the_readme_says(project):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = readme.split("What runs again:")[1].split("\n\n")[1]
+    assert [row.split(" | ")[0] for row in table.splitlines()[2:]] == [f"| {row}" for row in ROWS]
+    for row, (change, expected) in ROWS.items():
+        path = project / (change if isinstance(change, str) else "params.yaml")
+        with edited(path):
+            if isinstance(change, dict):
+                change_params(project, **change)
+            assert with_followers(status(project)) == expected, row
+
+
+def with_followers(stages: set[str]) -> set[str]:
+    """All that runs because of these stages; `environment` and `download` write the same again."""
+    found = stages - {"environment", "download"}
+    for name, stage in STAGES.items():  # in the order in which they run
+        outs = [out.split("$")[0] for other in found for out in STAGES[other].get("outs", ())]
+        if any(out.startswith(dep) for out in outs for dep in stage["deps"]):
+            found.add(name)
+    return found | stages & {"download"}
+
+
 def outputs(project: Path) -> list[Path]:
     """The files that stages wrote."""
     lock = yaml.safe_load((project / "dvc.lock").read_text(encoding="utf-8"))
