@@ -19,7 +19,11 @@ ROOMS = {
 }
 FILES = sorted([*(ROOT / "stages").rglob("*.py"), *(ROOT / "tools").rglob("*.py")])
 APPS = sorted((ROOT / "apps").rglob("*.py"))
-STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+STAGES = {
+    name: stage
+    for path in ("dvc.yaml", "apps/dvc.yaml")
+    for name, stage in yaml.safe_load((ROOT / path).read_text(encoding="utf-8"))["stages"].items()
+}
 
 
 def module_of(path: Path) -> str:
@@ -121,4 +125,4 @@ def test_the_project_stays_small_enough_to_read_in_an_hour():
     tests = [path for path in tests if path.stem not in ("test_classify", "test_draw")]  # of apps/
     assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in tests) <= 6000
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 200
-    assert len((ROOT / "dvc.yaml").read_text(encoding="utf-8").splitlines()) <= 160
+    assert len((ROOT / "dvc.yaml").read_text(encoding="utf-8").splitlines()) <= 150

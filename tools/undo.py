@@ -20,6 +20,7 @@ from stages.base.stage import UserError, run_stage
 from tools.recover import is_running
 
 PATHS = ("params.yaml", "dvc.lock", "metrics", "plots")
+APPS = "apps/dvc.lock"
 GIT = ("git", "-c", "core.quotePath=false", "-c", "user.name=undo", "-c", "user.email=undo@local")
 MISSING = "DVC has no copy of the committed run: it ran on another machine. `make` runs it again"
 
@@ -57,14 +58,17 @@ def main() -> None:
     # Outputs that are not in Git yet: in its index, they are kept and then removed like the rest.
     git("add", "--", *git("ls-files", "-o", "--exclude-standard", "--", "dvc.lock", *outputs))
     changed = git("diff", "--name-only", "HEAD")
-    if ours := [path for path in changed if path.split("/")[0] in PATHS]:
+    if ours := [path for path in changed if path.split("/")[0] in PATHS or path == APPS]:
         changes = git("stash", "create")[0]  # a commit of all changes; none is undone by it
         print(f"Kept what you had: `dvc exp apply {keep(changes)}` brings it back.")
         git("restore", "--staged", "--worktree", "--source=HEAD", "--", *ours)
     if code := ", ".join(path for path in changed if path not in ours):
         print(f"Left your other edits as they are: {code}.")
     print("params.yaml, dvc.lock, metrics and plots are as committed.")
-    result = call(sys.executable, "-m", "dvc", "checkout", "--force")
+    checkout = (sys.executable, "-m", "dvc", "checkout", "--force")
+    if Path(APPS).is_file():  # what apps/ made is removed if DVC has no copy of what is committed
+        call(*checkout, "apps/dvc.yaml")
+    result = call(*checkout, "dvc.yaml")
     if result.returncode:
         missing = "Checkout failed" in result.stderr
         raise UserError(MISSING if missing else f"dvc checkout: {result.stderr.strip()}")
