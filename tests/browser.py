@@ -22,7 +22,7 @@ class Tab:
     """One page, and what happened in it: requests, errors, lines in the console."""
 
     def __init__(self, address: str):
-        self.socket = websocket.create_connection(address, suppress_origin=True, timeout=60)
+        self.socket = websocket.create_connection(address, suppress_origin=True, timeout=600)
         self.numbers = itertools.count(1)
         self.events = []
         for domain in ("Page", "Runtime", "Network", "Log"):

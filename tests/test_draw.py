@@ -111,6 +111,7 @@ def test_the_int8_file_computes_in_whole_numbers_up_to_the_logits(finished):
     assert not operations & {"QUANTIZE", "DEQUANTIZE", "SOFTMAX"}
 
 
+@pytest.mark.slow
 def test_the_same_networks_give_the_same_bytes(folder):
     before = contents(folder / "models/exported")
     run_stage(export.main, folder)
@@ -145,6 +146,7 @@ def test_the_page_predicts_all_test_images_as_the_exported_network(tab, mnist):
     assert_page_predicts_like(tab, mnist, 10_000, 0.002)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shift", [0, 1])
 def test_any_network_gets_a_page(tab, folder, shift):
     change_params(folder, package__average_shift=shift, download__dataset="fashion_mnist")
@@ -158,7 +160,7 @@ def test_any_network_gets_a_page(tab, folder, shift):
 # --- Drawing
 
 
-def points(tab: Tab, path: str, size: float = 1, corner: float = 0, count: int = 12) -> list:
+def points(tab: Tab, path: str, size: float = 1, corner: float = 0, count: int = 9) -> list:
     """Points along an SVG path, in pixels of the window."""
     return tab.run(f"""(() => {{
         const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
@@ -280,11 +282,12 @@ def test_a_finger_on_the_paper_does_not_scroll_the_page(tab, finished):
 
 @pytest.mark.parametrize("light", [False, True])
 def test_a_photo_is_prepared_and_predicted(tab, mnist, light):
-    """A test image, large, on paper that darkens to one side, dropped on the page."""
+    """A test image on paper that darkens to one side, with a shadow's edge, dropped on the page."""
     tab.open(mnist / export.PAGE)
     for index in range(10):
         digit = np.kron(images(mnist)[index, ..., 0], np.ones((12, 12)))
         paper = np.pad(1 - 0.8 * digit, 90, constant_values=1) * np.linspace(0.5, 0.9, 516)
+        paper[:, 300:] *= 0.6
         rows = np.round(255 * (1 - paper if light else paper)).astype(int).ravel().tolist()
         tab.run(f"""(async () => {{
             const [canvas, context] = canvasOf(516, 516);
