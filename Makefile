@@ -21,7 +21,9 @@ experiments: .venv/installed  ## show all experiments side by side
 	@dvc exp show --no-pager --only-changed --drop 'Created|errors|loss|ece|undisputed|train$$|.*models.*'
 
 draw: .venv/installed  ## open the page to draw on, with the trained network in it
-	@dvc repro --quiet apps/dvc.yaml:export && python -m webbrowser models/exported/draw.html
+	@dvc repro --quiet apps/dvc.yaml:export
+	@echo "Opening models/exported/draw.html in a browser"
+	@python -m webbrowser "file://$(CURDIR)/models/exported/draw.html"
 
 undo: .venv/installed  ## discard an experiment: back to the committed params, results and network
 	@python -m tools.undo

@@ -74,7 +74,6 @@ def main() -> None:
     curves = {seed: pd.read_csv(folder_of(seed) / "curves.csv") for seed in seeds}
     drawn = {
         "learning_curves": pictures.learning_curves(curves),
-        "confusion_matrix": pictures.confusion_matrix(counts, classes),
         "predictions": pictures.sample_predictions(shown, settings.samples, settings.seed),
         "misclassified": pictures.misclassified(shown, settings.misclassified),
         "reliability": pictures.reliability(labels, mean, mean_unscaled),

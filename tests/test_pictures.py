@@ -10,7 +10,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from scipy import special, stats
-from sklearn import metrics
 
 from stages.dataset import catalogue
 from stages.report import pictures, scores
@@ -41,17 +40,11 @@ DATA = {
 DRAW = {
     "predictions": lambda data: pictures.sample_predictions(data, 2, 0),
     "misclassified": lambda data: pictures.misclassified(data, 12),
-    "confusion_matrix": lambda data: pictures.confusion_matrix(counts(data), data.classes),
     "reliability": lambda data: pictures.reliability(
         data.labels, data.probabilities, data.probabilities**0.5 / 3
     ),
     "learning_curves": lambda _: pictures.learning_curves(curves(8, 3)),
 }
-
-
-def counts(data: pictures.Predictions) -> np.ndarray:
-    guesses = data.probabilities.argmax(axis=1)
-    return metrics.confusion_matrix(data.labels, guesses, labels=range(len(data.classes)))
 
 
 def curves(epochs: int, seeds: int = 1, validation: bool = True) -> dict[int, pd.DataFrame]:
@@ -179,16 +172,6 @@ def test_corruptions_show_each_image_with_its_prediction():
     below = [lines for _, lines, _ in shown(figure)]
     assert below == [["✓ Dress  100.0 %"], ["✓ Dress  50.0 %"], ["✗ Ankle boot  25.0 %"]]
     assert_readable(figure)
-
-
-def test_the_confusion_matrix_shows_counts_and_recall():
-    counts = np.array([[5, 2, 0], [0, 99_999, 1], [3, 0, 4]])
-    figure = pictures.confusion_matrix(counts, ("a", "b", "c"))
-    texts = {text.get_position(): text.get_text() for text in figure.axes[0].texts}
-    for (row, column), count in np.ndenumerate(counts):
-        assert texts[column, row] == (f"{count:,}" if count else "·")
-    assert list(texts.values())[9:12] == ["71.4 %", "99.9 %", "57.1 %"]
-    assert figure.get_suptitle() == "6 errors in 100,014 test images"
 
 
 @pytest.mark.parametrize(("epochs", "seeds", "validation"), [(1, 3, 1), (60, 1, 1), (8, 2, 0)])

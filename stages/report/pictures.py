@@ -111,37 +111,6 @@ def corruptions(examples: dict[str, tuple], label: int, classes: tuple[str, ...]
     return style.gallery(cells, 6, classes, title, "Thick frame: misclassified.")
 
 
-def confusion_matrix(counts: np.ndarray, classes: tuple[str, ...]) -> Figure:
-    """Counts of actual (rows) against predicted (columns); errors stand out in orange.
-
-    Args:
-        counts: integers, shape (classes, classes).
-        classes: names by label.
-    """
-    size, correct = len(classes), np.eye(len(classes), dtype=bool)
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    title = f"{counts[~correct].sum():,} errors in {counts.sum():,} test images"
-    note = "Blue: correct; its share of the row is the recall. Orange: wrong, darker if more often."
-    width = size * max(0.62, 0.08 * max(map(len, classes))) + 2
-    figure = style.chart(max(width, 7), max(0.5 * size + 1.6, 4), title, note)
-    axes = figure.subplots()
-    axes.imshow(np.where(correct, 1, np.nan), cmap="Blues", vmin=0, vmax=4, aspect="auto")
-    wrong = np.where(correct | (counts == 0), np.nan, shares)
-    worst = shares[~correct].max(initial=1e-9)
-    axes.imshow(wrong, cmap="Oranges", vmin=-worst / 3, vmax=2 * worst, aspect="auto")
-    for (row, column), count in np.ndenumerate(counts):
-        axes.text(column, row, f"{count:,}" if count else "·", ha="center", va="center")
-    for row in range(size):
-        axes.text(size - 0.4, row, percent(shares[row, row], 1), va="center")
-    axes.text(size - 0.4, -0.6, "recall")
-    axes.set_xticks(range(size), classes)
-    axes.set_yticks(range(size), classes)
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    axes.set(xlabel="predicted class", ylabel="true class")
-    return figure
-
-
 def learning_curves(curves: dict[int, pd.DataFrame]) -> Figure:
     """Error rate and loss by epoch: a colour and marker per seed, dashed for training images.
 
