@@ -45,6 +45,7 @@ def numbers() -> dict[str, str]:
     return sizes | {
         "summary": f"\n```\n{summary(found, same)}\n```\n",
         "run": hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()[:8],
+        "epochs": str(params["train"]["epochs"]),
         "dataset": found.dataset,
         "images": f"{found.images:,}",
         "errors": f"{len(frame):,}",
