@@ -8,11 +8,10 @@ from conftest import run, run_stage
 
 from stages.base.stage import UserError
 from tools import compare
-from tools.compare import Run
 
 
-def of(*misclassified: int) -> Run:
-    return Run("mnist", 10_000, frozenset(misclassified))
+def of(*misclassified: int) -> compare.Run:
+    return compare.Run("mnist", 10_000, frozenset(misclassified))
 
 
 @pytest.mark.parametrize(

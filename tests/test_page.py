@@ -56,8 +56,8 @@ def test_without_validation_images_the_curves_of_the_training_images_are_drawn(t
     change_params(project, preprocess__validation_size=0)
     run("dvc", "repro", "train@0", cwd=project)
     assert "could not find" not in run("dvc", "plots", "show", cwd=project).stderr
-    shown = (project / "dvc_plots/index.html").read_text(encoding="utf-8")
-    assert re.search('"epoch": "1", "train_accuracy": "0.[0-9]+"', shown)
+    shown = (project / "dvc_plots/index.html").read_text("utf-8")
+    assert '"epoch": "1", "train_accuracy": "0.' in shown
 
 
 def charts_of(shown: str) -> list[str]:
