@@ -99,7 +99,7 @@ def summary(found: Run, compared: str) -> str:
     corrupted = json.loads(Path("metrics/robustness.json").read_text(encoding="utf-8"))
     tried = "make fast, or dvc exp run -S train.epochs=2"
     if catalogue.find(found.dataset).training_images < FEW:
-        tried = "dvc exp run -S train.epochs=50 (few images make few steps per epoch)"
+        tried = "dvc exp run -S train.epochs=50 (an epoch is a few steps here)"
     return f"""\
 {found.dataset}: {percent(found.accuracy)} of {found.images:,} test images correct \
 ({errors:,} errors; 95 % interval {low} to {high}).
