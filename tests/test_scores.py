@@ -170,6 +170,6 @@ def test_risk_coverage_area_is_the_mean_error_of_the_most_confident():
     )
     expected = np.mean([0, 1 / 2, 1 / 3, 2 / 4])
     assert scores.risk_coverage_area(labels, probabilities) == pytest.approx(expected)
-    equal = np.tile([0.6, 0.4], (100, 1))  # of equal confidence, in the order they come in
+    two = np.tile([[0.6, 0.4], [0.7, 0.3]], (50, 1))  # of equal ones, the first comes first
     risks = np.cumsum(np.arange(100) % 2) / np.arange(1, 101)
-    assert scores.risk_coverage_area(np.arange(100) % 2, equal) == pytest.approx(risks.mean())
+    assert scores.risk_coverage_area(np.arange(100) // 2 % 2, two) == pytest.approx(risks.mean())
