@@ -101,18 +101,11 @@ def test_the_oldest_and_the_newest_python_make_and_load_the_same_files(version, 
     if other is None or sys.version_info[:2] == tuple(map(int, version.split("."))):
         pytest.skip(f"there is no other Python {version}")
     run(other, "-m", "venv", str(tmp_path / "venv"), cwd=tmp_path)
-    python = next((tmp_path / "venv").glob("*/python*"))
-    run(
-        "python",
-        "-m",
-        "pip",
-        "install",
-        "-qr",
-        str(ROOT / "requirements.txt"),
-        cwd=ROOT,
-        python=python,
-    )
-    here = prepared(tmp_path / "here", seeds=[0])
+    python = next((tmp_path / "venv").glob("[bS]*/python*"))  # bin or Scripts
+    pip = ("python", "-m", "pip", "install", "-qr", "requirements.txt")
+    run(*pip, cwd=ROOT, python=python)
+    (here := tmp_path / "here").mkdir()
+    prepared(here, seeds=[0])
     there = shutil.copytree(here, tmp_path / "there")
     for folder, executable in ((here, sys.executable), (there, python)):
         for stage in (("train", "--seed", "0"), ("package",)):
