@@ -49,11 +49,37 @@ def write(project: Path, dataset: str, *misclassified: int) -> None:
     (project / "metrics/misclassified.csv").write_text(lines)
 
 
-def test_command_compares_the_workspace_with_a_revision(project):
+@pytest.mark.parametrize(
+    ("misclassified", "accuracy", "here", "there", "p_value"),
+    [
+        ((5, 8), "99.44", "2 (6, 7)", "1 (8)", "1.0000"),
+        ((5, 6, 7), "99.17", "0", "0", "1.0000"),
+        (range(20, 30), "97.22", "3 (5, 6, 7)", f"10 {(*range(20, 30),)}", "0.0923"),
+        (range(20, 31), "96.94", "3 (5, 6, 7)", f"11 {(*range(20, 30),)}"[:-1] + ", …)", "0.0574"),
+        (
+            range(20, 60),
+            "88.89",
+            "3 (5, 6, 7)",
+            f"40 {(*range(20, 30),)}"[:-1] + ", …)",
+            "< 0.0001",
+        ),
+    ],
+)
+def test_command_compares_the_workspace_with_a_revision(
+    project, misclassified, accuracy, here, there, p_value
+):
+    write(project, "digits", *misclassified)
     printed = run_stage(compare.main, project, "main")
-    assert "digits, 360 test images" in printed
-    assert re.search(r"correct only here +2 \(6, 7\)\n +correct only in main +1 \(8\)\n", printed)
-    assert re.search(r"accuracy here +99.44 %", printed)
+    found = [re.sub(" {2,}", "  ", line) for line in printed.splitlines()]
+    assert found == [
+        "digits, 360 test images",
+        f"  accuracy here  {accuracy} %",
+        "  accuracy of main  99.17 %",
+        f"  correct only here  {here}",
+        f"  correct only in main  {there}",
+        f"  McNemar's exact p-value  {p_value}",
+        compare.conclusion(of(*misclassified), of(5, 6, 7), "main"),
+    ]
 
 
 @pytest.mark.parametrize(
