@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 from conftest import ROOT, contents, prepared, run_stage
 
@@ -135,6 +136,17 @@ def test_a_run_with_another_tensorflow_or_another_seed_does_not_go_on(folder: Pa
     assert not goes_on(folder, seed=1)
     monkeypatch.setattr("stages.network.callbacks.tf.__version__", "0.1")
     assert not goes_on(folder)
+
+
+def test_a_backup_is_never_unpickled(folder: Path):
+    class Payload:
+        def __reduce__(self):
+            return Path.touch, (folder / "executed",)
+
+    with open(folder / BACKUP, "wb") as file:
+        np.savez(file, np.array([Payload()], dtype=object))
+    assert not goes_on(folder)
+    assert not (folder / "executed").exists()
 
 
 def test_a_terminal_shows_a_bar(fresh: Path):
