@@ -14,10 +14,11 @@ from scipy import ndimage
 
 WINDOWS = (0.1, 0.4)  # of the light's correction, in long sides; the wider one for thick strokes
 LEAST_CONTRAST = 0.08  # of ink against its paper, as a share of the paper's brightness
-NOISE = 6  # ink is so many standard deviations of the noise darker than paper
+NOISE = 9  # ink is so many standard deviations of the noise darker than the palest paper around
 DARKEST_PAPER = 0.25  # of the brightest: dividing by less would amplify the noise of a dark table
 TILT = 8  # degrees by which ruled lines may be off the horizontal and the vertical
 MANY = 200  # specks that are too small for a digit make a picture noisy
+FAINT = 0.4  # of the other ink's contrast is too little
 PARTS = 600  # strokes at most: grouping compares them in pairs
 
 
@@ -76,18 +77,32 @@ def ink_contrast(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     residual = picture - ndimage.uniform_filter(picture, 2 * (long // 8) + 1)
     if (residual**3).sum() > 0:  # light ink
         picture = picture.max() - picture
-    window = int(long * (WINDOWS[1] if has_thick_strokes(picture) else WINDOWS[0])) | 1
-    paper = ndimage.grey_closing(picture, [min(window, 2 * side + 1) for side in picture.shape])
+    thick = has_thick_strokes(picture)
+    half = int(long * (WINDOWS[1] if thick else WINDOWS[0])) // 2
+    margin = [min(half, side - 1) for side in picture.shape]
+    # Under a wide window the light matters beyond the border: it goes on as it did.
+    kind = {"mode": "reflect", "reflect_type": "odd"} if thick else {"mode": "symmetric"}
+    wider = np.pad(picture, [(each, each) for each in margin], **kind)
+    paper = ndimage.grey_closing(wider, [2 * each + 1 for each in margin])
+    inner = zip(margin, picture.shape, strict=True)
+    paper = paper[tuple(slice(each, each + side) for each, side in inner)]
     contrast = paper - picture
-    contrast /= np.maximum(paper, max(DARKEST_PAPER * paper.max(), 1e-3))
-    middle = local_median(contrast)
-    contrast -= middle
-    level = np.maximum(LEAST_CONTRAST, NOISE * 1.48 * local_median(np.abs(contrast)))
-    return np.maximum(contrast, 0, out=contrast), level
+    darkest = max(DARKEST_PAPER * paper.max(), 1e-3)
+    contrast /= np.maximum(paper, darkest)
+    level = NOISE * local_noise(picture)
+    level /= np.maximum(paper, darkest)
+    contrast = np.maximum(contrast - 0.4 * level, 0)  # the closing follows the palest grains
+    level *= 0.6
+    return contrast, np.maximum(level, LEAST_CONTRAST, out=level)
 
 
-def local_median(values: np.ndarray) -> np.ndarray:
-    """The median around each pixel: of square blocks, linear between their centres."""
+def local_noise(picture: np.ndarray) -> np.ndarray:
+    """The standard deviation around each pixel of what is finer than a stroke.
+
+    Taken from the quarter of the pixels in a square block that deviate least from their
+    surroundings, so that ink and its edges count for nothing; linear between the blocks' centres.
+    """
+    values = np.abs(picture - ndimage.uniform_filter(picture, 9))
     side = max(8, max(values.shape) // 16)
     counts = [max(1, length // side) for length in values.shape]
     rows, columns = (
@@ -96,12 +111,15 @@ def local_median(values: np.ndarray) -> np.ndarray:
     )
     blocks = np.array(
         [
-            [np.median(values[top:bottom:2, left:right:2]) for left, right in pairwise(columns)]
+            [
+                np.percentile(values[top:bottom:2, left:right:2], 25) / 0.3186
+                for left, right in pairwise(columns)
+            ]
             for top, bottom in pairwise(rows)
         ],
         np.float32,
     )
-    blocks = ndimage.median_filter(blocks, 3)  # a block that is full of ink
+    blocks = ndimage.median_filter(blocks, 3)  # one block may be full of edges
     size = values.shape[1], values.shape[0]
     return np.asarray(Image.fromarray(blocks).resize(size, Image.Resampling.BILINEAR))
 
@@ -115,8 +133,7 @@ def has_thick_strokes(picture: np.ndarray) -> bool:
     thick = ndimage.grey_opening(contrast, (narrow * 2 // 3, narrow * 2 // 3))
     if (peak := thick.max()) < 2 * LEAST_CONTRAST:
         return False
-    labels, count = ndimage.label(contrast > peak / 2)
-    labels[(thick <= peak / 2)[...] & (labels == 0)] = 0
+    labels, _ = ndimage.label(contrast > peak / 2)
     edge = np.hypot(ndimage.sobel(contrast, 0), ndimage.sobel(contrast, 1)) / 8
     for number, place in enumerate(ndimage.find_objects(labels), 1):
         rows, columns = place
@@ -127,7 +144,7 @@ def has_thick_strokes(picture: np.ndarray) -> bool:
         touches = rows.start == 0 or columns.start == 0
         touches |= rows.stop == small.shape[0] or columns.stop == small.shape[1]
         rim = inside & ~ndimage.binary_erosion(inside)
-        sharp = np.median(edge[place][rim]) > peak / 10
+        sharp = np.median(edge[place][rim]) > peak / 16
         if sharp and not touches:
             return True
     return False
@@ -214,9 +231,9 @@ def group_strokes(
     if len(specks) > MANY:  # noise, whose largest speck must not pass for a digit
         least = max(least, 3 * np.percentile(specks, 95))
     keep = (size >= least / 2) & ~cut_off(boxes, labels)
-    # Faint beside the other ink: texture, print from the other side.
-    large = keep & (size >= least)
-    keep &= strength[1:] > 0.3 * np.percentile(strength[1:][large], 75) if large.any() else large
+    # Faint beside the other ink: texture, shadows, print from the other side.
+    mass = np.bincount(labels.ravel(), contrast.ravel())[1:] * keep
+    keep &= strength[1:] > FAINT * (mass * strength[1:]).sum() / max(mass.sum(), 1e-9)
     order = np.argsort(-size * keep, kind="stable")[: min(PARTS, keep.sum())]
     boxes, numbers = boxes[order], numbers[order]
     if not len(boxes):

@@ -1,0 +1,188 @@
+"""Digits of one's own pictures: the command, the public function, and the stage `photos`."""
+
+import csv
+import io
+import json
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT, packaged, run, run_stage
+from PIL import Image
+
+import apps.classify
+from apps.classify import classify, measure, pages
+from stages.base.stage import UserError
+
+PLACES = ("metrics/photos.csv", "metrics/photos.json", "models/classify.json")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two small networks trained on digits, the stage photos run, and pictures."""
+    folder = packaged(tmp_path_factory.mktemp("classify"), photos__pages=1)
+    run_stage(measure.main, folder)
+    shutil.copytree(ROOT / "stages", folder / "stages")
+    shutil.copytree(ROOT / "apps", folder / "apps")
+    (folder / "photos").mkdir()
+    Image.fromarray(draw("plain").picture).save(folder / "photos/plain.png")
+    Image.fromarray(draw("inverted").picture).save(folder / "photos/light ink.webp")
+    Image.fromarray(draw("photo").picture).save(folder / "photos/photo.jpg")
+    return folder
+
+
+def draw(kind: str, digits: str = "0123456789", seed: int = 0) -> pages.Page:
+    """A page of single-stroke digits, which needs no dataset."""
+    look = pages.KINDS[kind]._replace(source="drawn")
+    labels = np.array(list(digits), int)
+    rng = np.random.default_rng(seed)
+    return pages.draw_page(look, np.zeros((len(labels), 28, 28)), labels, rng)
+
+
+def command(folder: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess:
+    return run("python", "-m", "apps.classify", *arguments, cwd=folder, check=check)
+
+
+@pytest.fixture
+def project(finished: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """`finished`, as the working directory, with nothing remembered from another one."""
+    monkeypatch.chdir(finished)
+    apps.classify.rejection.cache_clear()
+    apps.classify.predictors.cache_clear()
+    return finished
+
+
+def test_the_stage_measures_each_kind_of_page_and_each_kind_of_non_digit(finished):
+    rows = list(csv.DictReader(io.StringIO((finished / PLACES[0]).read_text(encoding="utf-8"))))
+    assert [row["condition"] for row in rows] == list(pages.KINDS)
+    found = sum(int(row["found"]) for row in rows) / sum(int(row["digits"]) for row in rows)
+    assert found > 0.97
+    metrics = json.loads((finished / PLACES[1]).read_text(encoding="utf-8"))
+    assert metrics["false_reject"] < 0.1
+    assert metrics["false_boxes"] < 0.05
+    assert len(metrics["false_accept"]) == 7
+    known = json.loads((finished / PLACES[2]).read_text(encoding="utf-8"))
+    assert known["dataset"] == "digits"
+    assert 0.1 < known["threshold"] < 1
+
+
+@pytest.mark.parametrize("kind", pages.KINDS)
+def test_all_digits_are_found_in_reading_order(project, kind):
+    page = draw(kind, "31415926535897932384"[: 6 if "large" in kind else None], seed=5)
+    [digits] = classify([page.picture])
+    assert digits.rows.tolist() == page.rows.tolist()
+    x, y = page.centres.T
+    left, top, right, bottom = digits.boxes.T
+    assert ((left < x) & (x < right) & (top < y) & (y < bottom)).all()
+    assert digits.images.shape == (len(x), 28, 28)
+    assert digits.probabilities.sum(axis=1) == pytest.approx(1, abs=1e-4)
+    assert digits.images.max(axis=(1, 2)) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("kind", ["plain", "noise", "ruled", "squared", "shadow", "inverted"])
+def test_a_page_without_ink_has_no_digit(project, kind):
+    [digits] = classify([draw(kind, "").picture])
+    assert len(digits.labels) == 0
+    assert digits.text() == ""
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 400), (400, 3), (28, 28), (3000, 4000)])
+def test_a_picture_of_any_size_in_one_colour_has_no_digit(project, shape):
+    for grey in (0, 128, 255):
+        assert len(classify([np.full(shape, grey, np.uint8)])[0].labels) == 0
+
+
+def test_an_image_of_the_dataset_is_one_digit(project):
+    images = np.load("data/processed/test/images.npy")[:30]
+    assert [len(digits.labels) for digits in classify(images)] == [1] * 30
+
+
+def test_transparent_turned_and_deep_pictures_are_seen_as_people_see_them(project, tmp_path):
+    picture = draw("plain").picture
+    [expected] = classify([picture])
+    ink = Image.fromarray(np.where(picture < 128, 255, 0).astype(np.uint8))
+    clear = Image.merge("LA", (Image.new("L", ink.size, 0), ink))
+    clear.save(tmp_path / "clear.png")
+    turned = Image.fromarray(picture).transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise
+    turned.save(tmp_path / "turned.png", exif=exif)
+    Image.fromarray(picture.astype(np.uint16) * 100).save(tmp_path / "deep.png")
+    for digits in classify(sorted(tmp_path.iterdir())):
+        assert len(digits.labels) == len(expected.labels)
+        assert np.abs(digits.boxes - expected.boxes).max() < 4
+
+
+def test_threads_get_the_answers_of_one(project):
+    pictures = [draw("plain", seed=seed).picture for seed in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda picture: classify([picture])[0], pictures))
+    for one, other in zip(found, classify(pictures), strict=True):
+        np.testing.assert_array_equal(one.probabilities, other.probabilities)
+
+
+def test_the_command_takes_files_folders_globs_and_stdin(finished, tmp_path):
+    table = command(finished, "photos", "photos/p*.jpg", "--show", str(tmp_path)).stdout
+    assert table.count("plain.png") == table.count("photo.jpg") // 2
+    assert {path.name for path in tmp_path.iterdir()} == {"plain.png", "light ink.png", "photo.png"}
+    assert Image.open(tmp_path / "plain.png").height > 800
+    rows = json.loads(command(finished, "photos/plain.png", "--json").stdout)
+    assert len(rows) == 10
+    lines = command(finished, "photos/plain.png", "--csv").stdout.splitlines()
+    assert lines[0].startswith("file,row,label,probability,second")
+    assert len(lines) == 11
+    piped = subprocess.run(
+        [sys.executable, "-m", "apps.classify", "-", "--json"],
+        cwd=finished,
+        input=(finished / "photos/plain.png").read_bytes(),
+        capture_output=True,
+    )
+    expected = [row | {"file": "-"} for row in rows]
+    assert json.loads(piped.stdout) == expected
+
+
+def test_what_cannot_be_loaded_is_named_and_the_rest_is_classified(finished, tmp_path):
+    (tmp_path / "text.png").write_text("no picture")
+    photo = (finished / "photos/photo.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(photo[: len(photo) // 2])
+    Image.new("1", (10_000, 10_001)).save(tmp_path / "bomb.png")
+    (tmp_path / "empty").mkdir()
+    wrong = ["text.png", "cut.jpg", "bomb.png", "empty", "missing.png", "*.gif"]
+    paths = [str(tmp_path / name) for name in wrong]
+    result = command(finished, *paths, "photos/plain.png", check=False)
+    assert result.returncode == 1
+    assert "plain.png" in result.stdout
+    messages = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(messages) == len(wrong)
+    for name in wrong:
+        assert any(name in message for message in messages)
+    assert "Traceback" not in result.stderr
+
+
+def test_labels_of_another_dataset_are_said_to_be_its(finished):
+    assert "trained on digits" in command(finished, "photos/plain.png").stderr
+
+
+@pytest.mark.parametrize("name", ["models/classify.json", "models/packaged/package.json"])
+def test_without_a_network_it_says_what_to_run(folder, name):
+    (folder / name).unlink()
+    result = command(folder, "photos/plain.png", check=False)
+    assert result.returncode == 1
+    assert "`make`" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_tensorflow_is_not_imported(finished):
+    code = "import sys; from apps.classify import classify; classify(['photos/plain.png']);"
+    code += "print({'tensorflow', 'pandas', 'matplotlib', 'sklearn'} & set(sys.modules))"
+    assert run("python", "-c", code, cwd=finished).stdout == "set()\n"
+
+
+@pytest.mark.parametrize("array", [np.zeros((4, 4, 2)), np.full((4, 4), 7.0), np.zeros((0, 3))])
+def test_an_array_that_is_no_picture_is_refused(project, array):
+    with pytest.raises(UserError, match="expected an array"):
+        classify([array])
