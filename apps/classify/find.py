@@ -13,9 +13,9 @@ from PIL import Image
 from scipy import ndimage
 
 WINDOWS = (0.1, 0.4)  # of the light's correction, in long sides; the wider one for thick strokes
-LEAST_CONTRAST = 0.08  # of ink against its paper, as a share of the paper's brightness
-NOISE = 9  # ink is so many standard deviations of the noise darker than the palest paper around
-DARKEST_PAPER = 0.25  # of the brightest: dividing by less would amplify the noise of a dark table
+LEAST_CONTRAST = 0.12  # of ink against its paper, as a share of the paper's brightness
+NOISE = 10  # ink is so many standard deviations of the noise darker than the palest paper around
+DARKEST_PAPER = 0.25  # of white: dividing by less would amplify the noise of a dark table
 TILT = 8  # degrees by which ruled lines may be off the horizontal and the vertical
 MANY = 200  # specks that are too small for a digit make a picture noisy
 FAINT = 0.4  # of the other ink's contrast is too little
@@ -87,10 +87,9 @@ def ink_contrast(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     inner = zip(margin, picture.shape, strict=True)
     paper = paper[tuple(slice(each, each + side) for each, side in inner)]
     contrast = paper - picture
-    darkest = max(DARKEST_PAPER * paper.max(), 1e-3)
-    contrast /= np.maximum(paper, darkest)
+    contrast /= np.maximum(paper, DARKEST_PAPER)
     level = NOISE * local_noise(picture)
-    level /= np.maximum(paper, darkest)
+    level /= np.maximum(paper, DARKEST_PAPER)
     contrast = np.maximum(contrast - 0.4 * level, 0)  # the closing follows the palest grains
     level *= 0.6
     return contrast, np.maximum(level, LEAST_CONTRAST, out=level)
