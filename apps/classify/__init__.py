@@ -84,10 +84,10 @@ def rejection() -> Rejection:
 
 
 @cache
-def predictors(classes: int) -> list[Predictor]:
+def predictors() -> list[Predictor]:
     """The packaged networks."""
     try:
-        return [Predictor(int(seed), classes) for seed in load_results()]
+        return [Predictor(int(seed)) for seed in load_results()]
     except UserError as error:
         message = str(error).replace("`dvc repro package`", "`make`")
         raise UserError(message) from None
@@ -103,7 +103,7 @@ def predict(images: np.ndarray, classes: int) -> np.ndarray:
     if not len(images):
         return np.zeros((0, classes), np.float32)
     with LOCK:
-        return np.mean([each(images[..., None])[0] for each in predictors(classes)], axis=0)
+        return np.mean([each(images[..., None])[0] for each in predictors()], axis=0)
 
 
 def classify(pictures: Iterable[Picture]) -> list[Digits]:

@@ -21,8 +21,8 @@ from stages.dataset.settings import Download
 from stages.report import scores
 from stages.report.settings import Photos
 
-METRICS = Path("metrics/photos.json")
 CONDITIONS = Path("metrics/photos.csv")
+ACCEPTED = Path("metrics/rejection.csv")
 DIGITS_ON_PAGE = 24
 NON_DIGITS = 100  # of each kind
 LABELS = tuple("0123456789")
@@ -84,12 +84,15 @@ def main() -> None:
     images, labels = arrays.load_split("test")
     images = images[..., 0]
     rng = np.random.default_rng(settings.seed)
-    accepted = {
-        kind: float((confidence(inks, len(names)) >= threshold).mean())
-        for kind, inks in drawing.non_digits(images, rng, NON_DIGITS).items()
-    }
-    sample = rng.permutation(len(labels))[:2000]
-    rejected = float((confidence(list(images[sample]), len(names)) < threshold).mean())
+    shown = drawing.non_digits(images, rng, NON_DIGITS)
+    shown["test digits"] = list(images[rng.permutation(len(labels))[:2000]])
+    accepted = pd.DataFrame(
+        {
+            "accepted": (confidence(inks, len(names)) >= threshold).mean().round(4),
+            "images": len(inks),
+        }
+        for inks in shown.values()
+    ).set_axis(list(shown))
 
     known = Rejection(dataset, names, threshold)
     kinds = [
@@ -99,22 +102,15 @@ def main() -> None:
     ]
     bar = tqdm(kinds, "photos", disable=None, leave=False)
     frame = pd.DataFrame([measure(kind, images, labels, settings, known) for kind in bar])
-    total = frame.sum(numeric_only=True)
-    headline = {
-        "error": round(float(1 - total["correct"] / total["digits"]), 4),
-        "worst": round(float(frame["error"].max()), 4),
-        "false_boxes": round(float(total["false_boxes"] / total["digits"]), 4),
-        "on_blank": int(total["on_blank"]),
-        "false_reject": round(rejected, 4),
-        "false_accept": {kind: round(share, 4) for kind, share in accepted.items()},
-    }
     with replacing_together() as temporary:
         write_csv(temporary(CONDITIONS), frame.round(5), index=False)
-        write_json(temporary(METRICS), headline)
+        write_csv(temporary(ACCEPTED), accepted, index_label="what")
         write_json(temporary(REJECTION), known._asdict())
+    total, worst = frame.sum(numeric_only=True), frame.loc[frame["error"].idxmax()]
     print(
-        f"photos: {scores.percent(headline['error'])} of digits missed or misclassified, at most "
-        f"{scores.percent(headline['worst'])} ({frame.loc[frame['error'].idxmax(), 'condition']})"
+        f"photos: {scores.percent(1 - total['correct'] / total['digits'])} of the digits on drawn "
+        f"pages missed or misclassified, at most {scores.percent(worst['error'])} "
+        f"({worst['condition']})"
     )
 
 
