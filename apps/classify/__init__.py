@@ -88,9 +88,8 @@ def predictors() -> list[Predictor]:
     """The packaged networks."""
     try:
         return [Predictor(int(seed)) for seed in load_results()]
-    except UserError as error:
-        message = str(error).replace("`dvc repro package`", "`make`")
-        raise UserError(message) from None
+    except (UserError, FileNotFoundError) as error:
+        raise UserError(f"no network: {error}. Run `make` first, to train one") from None
 
 
 def predict(images: np.ndarray, classes: int) -> np.ndarray:

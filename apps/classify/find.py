@@ -225,7 +225,7 @@ def group_strokes(
     boxes = np.array([(x.start, y.start, x.stop, y.stop) for y, x in places])
     numbers = np.arange(1, len(boxes) + 1)
     size = (boxes[:, 2:] - boxes[:, :2]).max(axis=1)
-    least = max(8, max(labels.shape) // 120)
+    least = max(8, max(labels.shape) // 80)
     specks = size[size < least]
     if len(specks) > MANY:  # noise, whose largest speck must not pass for a digit
         least = max(least, 3 * np.percentile(specks, 95))
