@@ -12,7 +12,7 @@ from stages.dataset import catalogue
 from stages.dataset.settings import Download, Preprocess, held_out
 from stages.network.settings import Seeds, Train
 from stages.prediction.settings import Package
-from stages.report.settings import Evaluate, Photos, Robustness
+from stages.report.settings import Evaluate, Robustness
 
 SECTIONS = {
     "seeds": Seeds,
@@ -22,7 +22,6 @@ SECTIONS = {
     "package": Package,
     "evaluate": Evaluate,
     "robustness": Robustness,
-    "photos": Photos,
 }
 
 

@@ -45,7 +45,6 @@ def copy_project(target: Path) -> Path:
         seeds=[0],
         train__epochs=1,
         train__network__filters=[4, 8, 8],
-        photos__pages=1,
     )
     run("git", "init", "-q", "-b", "main", cwd=target)
     run("git", "config", "user.name", "Tests", cwd=target)

@@ -19,10 +19,12 @@ from stages.base.stage import run_stage
 from stages.dataset import catalogue
 from stages.dataset.settings import Download
 from stages.report import scores
-from stages.report.settings import Photos
 
 CONDITIONS = Path("metrics/photos.csv")
 ACCEPTED = Path("metrics/rejection.csv")
+KEEP = 0.99  # share of validation images that are sure enough; the others set the threshold
+PAGES = 2  # drawn of each kind of paper, light and pen
+SEED = 0  # of all chance in them
 DIGITS_ON_PAGE = 24
 NON_DIGITS = 100  # of each kind
 LABELS = tuple("0123456789")
@@ -51,13 +53,11 @@ def matched(page: drawing.Page, found: Digits) -> tuple[np.ndarray, np.ndarray]:
     return pairs, free
 
 
-def measure(
-    kind: str, images: np.ndarray, labels: np.ndarray, settings: Photos, known: Rejection
-) -> dict:
+def measure(kind: str, images: np.ndarray, labels: np.ndarray, known: Rejection) -> dict:
     """Classify pages of this kind, and as many with no digit on them."""
     row = dict.fromkeys(("digits", "found", "correct", "false_boxes", "disorder", "on_blank"), 0)
-    for number in range(settings.pages):
-        rng = np.random.default_rng([settings.seed, number, *kind.encode()])
+    for number in range(PAGES):
+        rng = np.random.default_rng([SEED, number, *kind.encode()])
         chosen = rng.permutation(len(labels))[:DIGITS_ON_PAGE]
         page = drawing.draw_page(drawing.KINDS[kind], images[chosen], labels[chosen], rng)
         found = classify_one(page.picture, known)
@@ -74,16 +74,15 @@ def measure(
 
 
 def main() -> None:
-    settings = params.load("photos", Photos)
     dataset = params.load("download", Download).dataset
     names = catalogue.find(dataset).classes
     images, _ = arrays.load_split("validation")
     kept = confidence(list(images[..., 0]), len(names))
-    threshold = float(np.floor(np.quantile(kept, 1 - settings.keep) * 1000) / 1000)
+    threshold = float(np.floor(np.quantile(kept, 1 - KEEP) * 1000) / 1000)
 
     images, labels = arrays.load_split("test")
     images = images[..., 0]
-    rng = np.random.default_rng(settings.seed)
+    rng = np.random.default_rng(SEED)
     shown = drawing.non_digits(images, rng, NON_DIGITS)
     shown["test digits"] = list(images[rng.permutation(len(labels))[:2000]])
     accepted = pd.DataFrame(
@@ -101,7 +100,7 @@ def main() -> None:
         if kind.source == "handwritten" or names == LABELS
     ]
     bar = tqdm(kinds, "photos", disable=None, leave=False)
-    frame = pd.DataFrame([measure(kind, images, labels, settings, known) for kind in bar])
+    frame = pd.DataFrame([measure(kind, images, labels, known) for kind in bar])
     with replacing_together() as temporary:
         write_csv(temporary(CONDITIONS), frame.round(5), index=False)
         write_csv(temporary(ACCEPTED), accepted, index_label="what")

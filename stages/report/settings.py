@@ -1,4 +1,4 @@
-"""The sections `evaluate`, `robustness` and `photos` of params.yaml."""
+"""The sections `evaluate` and `robustness` of params.yaml."""
 
 from typing import Annotated
 
@@ -26,16 +26,4 @@ class Robustness(Section):
     """
 
     images: Annotated[int, Field(ge=1)]
-    seed: Seed
-
-
-class Photos(Section):
-    """How digits in pictures are rejected, and on how many drawn pages this is tried.
-
-    keep: share of validation images that are sure enough; the others set the threshold.
-    pages: of each kind of paper, light and pen; `seed` drives all chance in them.
-    """
-
-    keep: Annotated[float, Field(gt=0.5, lt=1)]
-    pages: Annotated[int, Field(ge=1)]
     seed: Seed
