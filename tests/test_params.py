@@ -217,7 +217,7 @@ def test_another_version_or_a_missing_pin_is_refused(changes, message, folder):
 
 def test_train_refuses_other_versions_than_were_noted(workspace, monkeypatch):
     monkeypatch.setattr("sys.argv", ["train", "--seed", "0"])
-    with pytest.raises(UserError, match="dvc repro environment"):
+    with pytest.raises(FileNotFoundError, match="environment.txt"):
         train.main()
     note_environment(workspace)
     NOTED.write_text(pins(tensorflow="2.0.0"), encoding="utf-8")

@@ -148,11 +148,6 @@ def test_a_missing_or_damaged_array_is_refused_with_what_to_run_and_never_unpick
     assert not (folder / "trace").exists()
 
 
-@pytest.mark.parametrize("seed", [-1, 2**31])
-def test_a_seed_out_of_range_is_refused(folder: Path, seed: int):
-    assert refusal(folder, seed) == f"--seed: expected 0 to 2147483647, found {seed}"
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(
     not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2,

@@ -46,14 +46,3 @@ def check(source: Path) -> dict[str, str]:
             "`pip install -r requirements.txt`; to change a version, change it there"
         )
     return versions
-
-
-def check_noted() -> None:
-    """Compare what is installed with what the stage `environment` noted.
-
-    Raises:
-        UserError: the file is missing, or another version is installed.
-    """
-    if not ENVIRONMENT.is_file():
-        raise UserError(f"{ENVIRONMENT} not found: run `dvc repro environment` first")
-    check(ENVIRONMENT)

@@ -15,12 +15,7 @@ from stages.network.settings import Train
 
 
 def training_batches(
-    images: np.ndarray,
-    labels: np.ndarray,
-    classes: int,
-    settings: Train,
-    epochs: range,
-    seed: int,
+    images: np.ndarray, labels: np.ndarray, classes: int, settings: Train, epochs: range, seed: int
 ) -> tf.data.Dataset:
     """The batches of some epochs, in order.
 
