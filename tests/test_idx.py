@@ -129,7 +129,7 @@ def images(lacking: int = 0, magic: str = "") -> bytes:
 
 
 MAGICS = {  # of other files: labels, more dimensions, signed bytes, floats, little-endian, zip
-    magic: f"magic 00000803 (unsigned bytes, 3 dimensions), found {magic}: run `dvc repro"
+    magic: f"magic 00000803, found {magic}: run `dvc repro"
     for magic in ("00000801", "00000804", "00000903", "00000d03", "03080000", "504b0304")
 }
 REFUSED = [  # what gzip packs, what follows the stream, and what the message says
@@ -137,20 +137,19 @@ REFUSED = [  # what gzip packs, what follows the stream, and what the message sa
     *((images()[:length], b"", "") for length in range(16)),
     *((images() + bytes(excess), b"", "longer than the 5 items") for excess in (1, 6, 100_000)),
     *(
-        (images(lacking), b"", f"5 items declared, found {item}:")
+        (images(lacking), b"", f"expected 5 items, found {item}:")
         for lacking, item in ((30, 0), (13, 2), (1, 4))
     ),
-    (packed((10_000, 1, 2), bytes(2 * 9_999 + 1)), b"", "10,000 items declared, found 9,999:"),
+    (packed((10_000, 1, 2), bytes(2 * 9_999 + 1)), b"", "expected 10,000 items, found 9,999:"),
     *((images(), garbage, "") for garbage in (b"x", b"\x1f\x8b", b"<html></html>")),
     *(
-        (packed(shape, b""), b"", "the header declares 0 bytes")
+        (packed(shape, b""), b"", "empty or truncated: 0 bytes declared: run")
         for shape in [(0, 28, 28), (5, 0, 28), (5, 28, 0), (2**32 - 1, 0, 2**32 - 1)]
     ),
     *(  # headers that declare more memory than there may be
         (packed(shape, bytes(1000)), b"", "truncated")
-        for shape in [(60_000, 28, 28), (1, 50_000, 50_000), (2**32 - 1, 1, 1)]
+        for shape in [(60_000, 28, 28), (1, 50_000, 50_000), (2**32 - 1, 1, 1), (2**32 - 1,) * 3]
     ),
-    (packed((2**32 - 1,) * 3, bytes(1000)), b"", f"expected 1 to {idx.LIMIT:,}"),
 ]
 
 
@@ -165,7 +164,7 @@ def test_what_is_no_whole_file_of_images_is_refused_with_the_reason(path):
     path.unlink()
     assert_refused(path, 3, "cannot be loaded .*No such file.*dvc repro download")
     idx.write(path, random_items(5, 28, 28))  # under the name of labels
-    assert_refused(path, 1, r"magic 00000801 \(unsigned bytes, 1 dimensions\), found 00000803")
+    assert_refused(path, 1, "magic 00000801, found 00000803")
 
 
 def test_memory_needed_is_that_of_a_block_and_a_gzip_bomb_is_not_unpacked(path):
@@ -176,11 +175,3 @@ def test_memory_needed_is_that_of_a_block_and_a_gzip_bomb_is_not_unpacked(path):
     path.write_bytes(gzip.compress(packed((10, 28, 28), bytes(7840 + size)), 1))
     with peak_memory_below(2e6):
         assert_refused(path, 3, "longer than the 10 items")
-
-
-def test_header_beyond_the_limit_is_refused_though_the_file_is_whole(path, monkeypatch):
-    idx.write(path, np.ones((10, 10, 10), np.uint8))
-    monkeypatch.setattr(idx, "LIMIT", 1000)
-    assert idx.read_shape(path, 3) == (10, 10, 10)
-    monkeypatch.setattr(idx, "LIMIT", 999)
-    assert_refused(path, 3, "declares 1,000 bytes, expected 1 to 999")
