@@ -19,7 +19,7 @@ def of(*misclassified: int) -> compare.Run:
     [
         ((), range(9), "The workspace is better than main: without a real difference, chance"),
         (range(9), (), "The workspace is worse than main"),
-        ((1,), (2,), "No evidence that the workspace and main differ."),
+        ((1,), (2,), "No evidence that the workspace and main differ: without"),
         ((1, 2), (2, 1), "The workspace and main misclassify the same images."),
         ((), range(99), "as large in less than 0.01 % of cases."),
         ((1, 2), (3, 4, 5, 6), "as large in 68.75 % of cases."),
@@ -50,23 +50,16 @@ def write(project: Path, dataset: str, *misclassified: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("misclassified", "accuracy", "here", "there", "p_value"),
+    ("misclassified", "accuracy", "here", "there"),
     [
-        ((5, 8), "99.44", "2 (6, 7)", "1 (8)", "1.0000"),
-        ((5, 6, 7), "99.17", "0", "0", "1.0000"),
-        (range(20, 30), "97.22", "3 (5, 6, 7)", f"10 {(*range(20, 30),)}", "0.0923"),
-        (range(20, 31), "96.94", "3 (5, 6, 7)", f"11 {(*range(20, 30),)}"[:-1] + ", …)", "0.0574"),
-        (
-            range(20, 60),
-            "88.89",
-            "3 (5, 6, 7)",
-            f"40 {(*range(20, 30),)}"[:-1] + ", …)",
-            "< 0.0001",
-        ),
+        ((5, 8), "99.44", "2 (6, 7)", "1 (8)"),
+        ((5, 6, 7), "99.17", "0", "0"),
+        (range(20, 30), "97.22", "3 (5, 6, 7)", f"10 {(*range(20, 30),)}"),
+        (range(20, 31), "96.94", "3 (5, 6, 7)", f"11 {(*range(20, 30),)}"[:-1] + ", …)"),
     ],
 )
 def test_command_compares_the_workspace_with_a_revision(
-    project, misclassified, accuracy, here, there, p_value
+    project, misclassified, accuracy, here, there
 ):
     write(project, "digits", *misclassified)
     printed = run_stage(compare.main, project, "main")
@@ -77,7 +70,6 @@ def test_command_compares_the_workspace_with_a_revision(
         "  accuracy of main  99.17 %",
         f"  correct only here  {here}",
         f"  correct only in main  {there}",
-        f"  McNemar's exact p-value  {p_value}",
         compare.conclusion(of(*misclassified), of(5, 6, 7), "main"),
     ]
 

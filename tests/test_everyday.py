@@ -124,7 +124,7 @@ def test_digits_take_the_place_of_a_dataset_that_cannot_be_reached_but_hide_no_m
     command = ["python", "-m", "tools.run"]
     result = run(*command, cwd=folder, MNIST_MIRROR="", https_proxy="http://127.0.0.1:9")
     assert "No source of mnist can be reached: running on digits instead" in result.stdout
-    assert "dvc exp run -S train.epochs=50 (an epoch" in result.stdout
+    assert "dvc exp run -S train.epochs=50;" in result.stdout
     assert "dataset: digits" in (folder / "params.yaml").read_text(encoding="utf-8")
 
     result = run(*command, cwd=folder, check=False, MNIST_MIRROR="nowhere")
