@@ -32,9 +32,8 @@ def check_params() -> None:
         UserError: the message names each value that is wrong, and what was expected.
     """
     settings = params.load_all(SECTIONS)
-    dataset = catalogue.find(settings["download"].dataset)
-    validation = held_out(settings["preprocess"].validation_size, dataset.training_images)
-    left = dataset.training_images - validation
+    images = catalogue.find(settings["download"].dataset).training_images
+    left = images - held_out(settings["preprocess"].validation_size, images)
     if settings["train"].batch_size > left:
         raise UserError(
             f"{params.PARAMS}: train.batch_size: expected at most {left:,}, the training images "

@@ -17,7 +17,7 @@ from stages.dataset.settings import Download
 from stages.network.settings import Seeds
 from stages.prediction.predict import Predictor
 from stages.report import pictures, scores
-from stages.report.corruptions import CORRUPTIONS, MNIST_C, OTHERS, corrupt
+from stages.report.corruptions import CORRUPTIONS, MNIST_C, corrupt
 from stages.report.settings import Robustness
 
 METRICS = Path("metrics/robustness.json")
@@ -47,8 +47,7 @@ def main() -> None:
         rows[name]["aurc"] = scores.risk_coverage_area(labels, mean)
         print(f"{name}: error {scores.percent(rows[name]['error'])}", flush=True)
     frame = pd.DataFrame(rows.values(), index=rows.keys()).round(5)
-    error = frame["error"]
-    known, others = error[list(MNIST_C)], error[list(OTHERS)]
+    known = frame["error"][list(MNIST_C)]
     headline = {"corrupt": round(float(known.mean()), 4), "worst": round(float(known.max()), 4)}
     with replacing_together() as new:
         write_json(new(METRICS), headline)
@@ -56,9 +55,7 @@ def main() -> None:
         pictures.save(pictures.corruptions(examples, labels[0], classes), new(EXAMPLES))
     print(
         f"{len(labels):,} images: {scores.percent(known.mean())} misclassified under {len(known)} "
-        f"corruptions, at most {scores.percent(known.max())} ({known.idxmax()}), "
-        f"{scores.percent(others.mean())} under {len(others)} others, "
-        f"{scores.percent(error['none'])} without"
+        f"corruptions, at most {scores.percent(known.max())} ({known.idxmax()})"
     )
 
 

@@ -55,8 +55,7 @@ def assert_same(first: list, second: list) -> None:
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "epochs", "expected"),
-    [(8, 3, 18), (53, 2, 2), (27, 2, 2), (2, 1, 26)],
+    ("batch_size", "epochs", "expected"), [(8, 3, 18), (53, 2, 2), (27, 2, 2), (2, 1, 26)]
 )
 def test_there_are_as_many_batches_as_fill_up_in_each_epoch(batch_size, epochs, expected):
     batches = make(epochs=epochs, batch_size=batch_size)

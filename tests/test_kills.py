@@ -180,9 +180,7 @@ def test_after_any_kills_a_run_ends_with_the_same_bytes(
 
 
 def test_ctrl_c_ends_with_a_clean_message_and_loses_nothing(
-    undisturbed: tuple[dict, dict],
-    tmp_path: Path,
-    record_property: Callable[[str, int], None],
+    undisturbed: tuple[dict, dict], tmp_path: Path, record_property: Callable[[str, int], None]
 ):
     expected, durations = undisturbed
     project = copy_project(tmp_path / "project")

@@ -79,16 +79,14 @@ def _misclassified(data: Predictions) -> np.ndarray:
 
 def _gallery(data: Predictions, shown: np.ndarray, columns: int, top: int, title: str) -> Figure:
     """The images of the indices `shown`, None for no image, with the `top` likeliest classes."""
-    cells = []
-    for index in shown:
-        if index is None:
-            cells.append(None)
-            continue
-        likeliest = np.argsort(-data.probabilities[index], kind="stable")[:top]
-        guesses = [(of, data.probabilities[index, of]) for of in likeliest]
-        label, doubt = data.labels[index], " (?)" if index in data.disputed else ""
-        above = f"{data.classes[label]}{doubt}  #{index}"
-        cells.append((data.images[index], above, label, guesses))
+
+    def cell(index: int) -> tuple:
+        probabilities, label = data.probabilities[index], data.labels[index]
+        likeliest = np.argsort(-probabilities, kind="stable")[:top]
+        above = f"{data.classes[label]}{' (?)' if index in data.disputed else ''}  #{index}"
+        return data.images[index], above, label, [(of, probabilities[of]) for of in likeliest]
+
+    cells = [None if index is None else cell(index) for index in shown]
     note = "Thick frame: misclassified. Above: its label and its number in the test set."
     if len(data.disputed):
         note += " (?): people doubt the label itself."
