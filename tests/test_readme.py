@@ -62,7 +62,7 @@ def test_a_branch_with_other_params_passes_and_can_be_quoted(committed):
 def test_an_unknown_mark_is_refused(committed):
     with open(committed / "README.md", "a", encoding="utf-8") as file:
         file.write("<!--=beauty-->1<!--/-->")
-    with pytest.raises(UserError, match=r"README.md: the mark 'beauty' is unknown; there are "):
+    with pytest.raises(UserError, match=r"README.md: unknown mark 'beauty'; there are "):
         run_stage(card.main, committed)
 
 

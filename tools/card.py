@@ -74,7 +74,7 @@ def main() -> None:
         texts[path] = path.read_text(encoding="utf-8")
         for _, key, quoted, _ in MARK.findall(texts[path]):
             if key not in values:
-                raise UserError(f"{path}: the mark {key!r} is unknown; there are {', '.join(values)}")
+                raise UserError(f"{path}: unknown mark {key!r}; there are {', '.join(values)}")
             if key == "run" and quoted != values["run"] and check:
                 print(f"{path} quotes a run of other params; `make card` quotes this one")
                 return
