@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from conftest import ROOT, change_params, contents, run
+from conftest import change_params, contents
 
 from stages import download
 from stages.base.stage import UserError
@@ -322,15 +322,6 @@ def test_incomplete_fetch_leaves_the_old_files_and_is_continued_by_the_next(serv
     assert server.requested == [TRAIN_LABELS, TEST_IMAGES, TEST_LABELS]
     assert contents(raw) == GENUINE
     assert not download.PARTIAL.exists()
-
-
-def test_unwritable_data_folder_stops_with_one_line(workspace):
-    (workspace / "data").write_text("a file in the way")
-    command = ("python", "-m", "stages.download")
-    result = run(*command, cwd=workspace, check=False, PYTHONPATH=str(ROOT))
-    assert result.returncode == 1
-    assert re.fullmatch(r"error: data/?.*: .+\n", result.stderr), result.stderr
-    assert (workspace / "data").read_text() == "a file in the way"
 
 
 def test_digits_are_made_without_a_network_and_always_the_same_bytes(workspace, monkeypatch):

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import change_params, packaged, run_stage
+from conftest import change_params, contents, packaged, run_stage
 from scipy import special
 from sklearn import metrics as sklearn_metrics
 from test_scores import expected, flat
@@ -61,8 +61,8 @@ def load(folder: Path, name: str) -> dict:
 
 def written(folder: Path) -> dict[str, bytes]:
     """The outputs of the stage, by path."""
-    paths = [*(folder / "metrics").rglob("*.*"), *(folder / "plots").rglob("*.*")]
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+    files = contents(folder)
+    return {path: files[path] for path in files if path.startswith(("metrics/", "plots/"))}
 
 
 def of_predictions(labels, outputs) -> tuple[dict, dict]:

@@ -87,21 +87,6 @@ def test_file_made_by_hand_is_read_and_written_again(path):
     np.testing.assert_array_equal(read(path, 3), items)
 
 
-def test_failed_write_leaves_the_old_file_and_nothing_else(path, monkeypatch):
-    idx.write(path, random_items(100))
-    first = path.read_bytes()
-
-    def fill_disk(target: Path, data: bytes) -> None:
-        with open(target, "wb") as file:
-            file.write(data[: len(data) // 2])
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", fill_disk)
-    with pytest.raises(OSError, match="No space"):
-        idx.write(path, random_items(200))
-    assert [file.read_bytes() for file in path.parent.iterdir()] == [first]
-
-
 @pytest.mark.parametrize("level", [0, 9], ids=["stored", "deflated"])
 def test_neither_a_cut_nor_a_flipped_bit_anywhere_passes_for_other_data(level, path):
     # A few distinct values, so that deflate really codes them.

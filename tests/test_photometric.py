@@ -154,12 +154,6 @@ def test_each_family_changes_its_share_of_the_batch_and_no_other_image():
     )  # turning one family off leaves the others as they are
 
 
-def test_at_the_end_fewer_images_are_changed():
-    limits = settings(noise=1.0)
-    at_end = (apply(limits, progress=1.0) != RAMP).any(axis=(1, 2, 3)).mean()
-    assert at_end == pytest.approx(0.2, abs=0.06)
-
-
 def test_nothing_is_changed_when_all_is_off_and_too_much_is_refused():
     np.testing.assert_array_equal(apply(settings()), RAMP)
     with pytest.raises(ValueError, match=r"at most 1, found 1\.2"):

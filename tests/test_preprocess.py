@@ -5,7 +5,6 @@ them.
 """
 
 import gzip
-import os
 import shutil
 import struct
 import tracemalloc
@@ -16,7 +15,7 @@ import pytest
 from conftest import change_params, contents
 from sklearn.datasets import load_digits
 
-from stages import download, preprocess
+from stages import preprocess
 from stages.base.stage import UserError
 from stages.dataset import idx
 from stages.dataset.catalogue import TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
@@ -26,7 +25,6 @@ RAW = Path("data/raw")
 PROCESSED = Path("data/processed")
 SPLITS = ("train", "validation", "test")
 ARRAYS = {f"{split}/{kind}.npy" for split in SPLITS for kind in ("images", "labels")}
-MIRROR = os.environ.get("MNIST_MIRROR")
 
 
 def raw_images(name: str) -> np.ndarray:
@@ -241,17 +239,3 @@ def test_memory_needed_does_not_grow_with_the_images(digits):
 
     # In bytes; as float32 the images are four times as many.
     assert peak(40_000) - peak(4_000) < 0.1 * 36_000 * 28 * 28
-
-
-@pytest.mark.skipif(not MIRROR, reason="needs MNIST: set MNIST_MIRROR to a URL or a folder with it")
-def test_real_mnist_has_its_known_sizes_labels_and_mean(workspace, monkeypatch):
-    change_params(workspace, download__dataset="mnist")
-    monkeypatch.setenv("MNIST_MIRROR", MIRROR)
-    download.main()
-    preprocess.main()
-    train, validation, test = map(result, SPLITS)
-    assert [len(images) for images, _ in (train, validation, test)] == [54_000, 6_000, 10_000]
-    known = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
-    assert np.bincount(test[1]).tolist() == known
-    total = sum(images.sum(dtype=np.float64) for images, _ in (train, validation))
-    assert total / (60_000 * 28 * 28) == pytest.approx(0.1307, abs=5e-5)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import PARAMS, ROOT, change_params, leaves, packaged, run, run_stage
+from conftest import PARAMS, ROOT, change_params, contents, leaves, packaged, run, run_stage
 
 from stages import evaluate, package, preprocess, robustness, train
 from stages.network.runtime import keras, limit_instructions
@@ -83,8 +83,7 @@ def outputs(stage: Callable[[], None]) -> Callable[[Path], dict[str, bytes]]:
 
     def run(folder: Path) -> dict[str, bytes]:
         run_stage(stage, folder)
-        files = [path for path in folder.rglob("*") if path.is_file()]
-        return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+        return contents(folder)
 
     return run
 

@@ -64,8 +64,6 @@ def edited(path: Path) -> contextlib.AbstractContextManager:
         ("stages/train.py", {"train"}),
         ("stages/network/augment.py", {"train", "package"}),
         ("stages/prediction/views.py", BEHIND_TRAINING),
-        ("stages/prediction/calibration.py", BEHIND_TRAINING),
-        ("stages/report/scores.py", {"evaluate", "robustness"}),
         ("stages/report/pictures.py", {"evaluate", "robustness"}),
         ("stages/dataset/catalogue.yaml", set(STAGES) - {"page", "train", "package"}),
         ("stages/base/stage.py", set(STAGES)),
@@ -151,12 +149,3 @@ def test_an_output_that_is_edited_swapped_or_deleted_is_noticed(project):
             with changed(path, damage):
                 assert status(project), path
     assert status(project) == set()
-
-
-def test_what_no_result_depends_on_concerns_no_stage(project):
-    (project / "README.md").write_text("new\n")
-    (project / "stages/unused.py").write_text("new\n")
-    with edited(project / "params.yaml"), edited(project / ".gitattributes"):
-        assert status(project) == set()
-    for name in ("README.md", "stages/unused.py"):
-        (project / name).unlink()

@@ -41,10 +41,10 @@ def first(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def refusal(folder: Path, seed: int = 0) -> str:
+def refusal(folder: Path) -> str:
     """The message of the UserError, one line, with which training in `folder` ends."""
     with pytest.raises(UserError) as caught:
-        run_stage(train.main, folder, "--seed", str(seed))
+        run_stage(train.main, folder, "--seed", "0")
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
