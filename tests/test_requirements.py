@@ -1,4 +1,4 @@
-"""What is installed: each direct requirement has a reason and a use, all is pinned."""
+"""What is installed: each direct requirement is used, all is pinned."""
 
 import ast
 import re
@@ -23,15 +23,10 @@ HELD_BACK = {"backports-strenum"}  # what another package asks for in too new a 
 FOLDERS = ("stages", "tools", "apps", "benchmarks", "tests")
 
 
-def requirements(lines: list[str]) -> dict[str, tuple[Requirement, str]]:
-    """By name: what is required, and the comment beside it."""
-    found = {}
-    for line in lines:
-        text, _, comment = line.partition("#")
-        if text.strip():
-            requirement = Requirement(text.strip())
-            found[canonicalize_name(requirement.name)] = requirement, comment.strip()
-    return found
+def requirements(lines: list[str]) -> dict[str, Requirement]:
+    """By name: what is required."""
+    texts = filter(None, (line.partition("#")[0].strip() for line in lines))
+    return {canonicalize_name(Requirement(text).name): Requirement(text) for text in texts}
 
 
 def installed() -> dict[str, str]:
@@ -60,11 +55,6 @@ def imported() -> set[str]:
     return {packages[name] for name in foreign if name in packages}
 
 
-def test_each_requirement_has_a_reason():
-    for name, (_, reason) in requirements(DIRECT).items():
-        assert len(reason) > 10, name
-
-
 def test_what_is_imported_is_required_and_what_is_required_is_used():
     direct = set(requirements(DIRECT))
     assert imported() - direct <= {"atheris", "dvc-render"}  # optional; a part of DVC
@@ -79,7 +69,7 @@ def test_dvc_reads_yaml_in_c():
 def test_everything_is_pinned_to_one_version():
     pinned = requirements(PINNED)
     assert set(requirements(DIRECT)) <= set(pinned)
-    for requirement, _ in pinned.values():
+    for requirement in pinned.values():
         assert [item.operator for item in requirement.specifier] == ["=="], requirement
     assert not re.search(r"https?://|--index|--find-links", "\n".join(PINNED))
 
