@@ -32,8 +32,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def copy_project(target: Path) -> Path:
     """A Git repository with the project's pipeline, set to train a tiny network on digits."""
+    ignored = shutil.ignore_patterns("__pycache__", "dvc.yaml", "dvc.lock")  # the latter of apps/
     for name in ("apps", "stages", "tools", ".dvc/plots"):
-        shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / name, target / name, ignore=ignored)
     files = "dvc.yaml params.yaml requirements.txt .dvcignore .gitignore .gitattributes "
     files += "data/README.md .dvc/config .dvc/.gitignore .dvc/page.html"
     for name in files.split():

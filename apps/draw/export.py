@@ -154,7 +154,7 @@ def compare(seed: int, page: keras.Model, temperature: float) -> pd.DataFrame:
     images, labels = arrays.load_split("test")
     original = PACKAGED / f"seed-{seed}.keras"
     reference = saved.load(original)
-    lite = Predictor(seed, reference.output_shape[1])
+    lite = Predictor(seed)
     found = {
         original: _in_batches(reference, images),
         original.with_suffix(".tflite"): lite(images)[0],
