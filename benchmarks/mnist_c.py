@@ -45,7 +45,7 @@ def main() -> None:
     folders = sorted(path.parent for path in root.glob("*/test_images.npy"))
     if not folders:
         raise UserError(f"{root}: expected folders with test_images.npy, found none")
-    predictors = [Predictor(seed, 10) for seed in params.load("seeds", Seeds)]
+    predictors = [Predictor(seed) for seed in params.load("seeds", Seeds)]
     errors = {}
     for folder in tqdm(folders, disable=None, leave=False):
         images, labels = load(folder)

@@ -67,8 +67,8 @@ def shifted(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def write_repeated(source: Path, target: Path, dimensions: int, size: int) -> None:
     """Write the gzipped IDX file `source` `size` times over as one; needs one block's memory."""
     count, *item = idx.read_shape(source, dimensions)
-    header = bytes([0, 0, idx.UNSIGNED_BYTE, dimensions])
-    header += struct.pack(f">{dimensions}I", size * count, *item)
+    magic = idx.UNSIGNED_BYTES + dimensions
+    header = struct.pack(f">{1 + dimensions}I", magic, size * count, *item)
     rng = np.random.default_rng(0)
     desc = f"{size} × {source.name}"
     bar = tqdm(desc=desc, total=size * count, unit=" items", disable=None, leave=False)

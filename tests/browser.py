@@ -90,6 +90,8 @@ def chromium(profile: Path) -> Iterator[Tab]:
             number = port.read_text().splitlines()[0]
             with urlopen(f"http://127.0.0.1:{number}/json/list") as answer:
                 pages = [tab for tab in json.load(answer) if tab["type"] == "page"]
-            yield Tab(pages[0]["webSocketDebuggerUrl"])
+            tab = Tab(pages[0]["webSocketDebuggerUrl"])
+            yield tab
+            tab.socket.close()
         finally:
             process.terminate()

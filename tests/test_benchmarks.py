@@ -102,6 +102,7 @@ def test_overhead_splits_the_time_of_a_first_run_and_of_a_changed_param(tmp_path
         assert beside == pytest.approx(whole - parts[0], abs=0.1)
 
 
+@pytest.mark.slow
 def test_mnist_c_gives_the_error_of_each_corruption_and_their_mean(tmp_path: Path):
     packaged(tmp_path)
     images, labels = np.zeros((50, 28, 28, 1), np.uint8), np.arange(50) % 10

@@ -122,6 +122,7 @@ def test_transparent_turned_and_deep_pictures_are_seen_as_people_see_them(projec
         assert np.abs(digits.boxes - expected.boxes).max() < 4
 
 
+@pytest.mark.slow
 def test_threads_get_the_answers_of_one(project):
     pictures = [draw("plain", seed=seed).picture for seed in range(8)]
     with ThreadPoolExecutor(4) as pool:

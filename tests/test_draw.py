@@ -126,7 +126,7 @@ def assert_page_predicts_like(tab: Tab, folder: Path, count: int, limit: float) 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         shown = images(folder)[:count]
-        expected = Predictor(0, 10)(shown)[0]
+        expected = Predictor(0)(shown)[0]
     tab.open(folder / export.PAGE)
     for start in range(0, count, 500):
         values = np.round(shown[start : start + 500].reshape(-1, 784) * 255).astype(int).tolist()
@@ -215,7 +215,7 @@ def assert_drawn_digits_are_correct(tab: Tab, page: Path, touch: bool, **place: 
     assert tab.faults() == []
 
 
-@pytest.mark.parametrize("touch", [False, True])
+@pytest.mark.parametrize("touch", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_drawn_digits_are_correct(tab, mnist, touch):
     assert_drawn_digits_are_correct(tab, mnist / export.PAGE, touch)
 
@@ -280,6 +280,7 @@ def test_a_finger_on_the_paper_does_not_scroll_the_page(tab, finished):
     assert tab.run("scrollY") > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("light", [False, True])
 def test_a_photo_is_prepared_and_predicted(tab, mnist, light):
     """A test image on paper that darkens to one side, with a shadow's edge, dropped on the page."""
