@@ -66,9 +66,8 @@ def main() -> None:
         print(f"Left your other edits as they are: {code}.")
     print("params.yaml, dvc.lock, metrics and plots are as committed.")
     checkout = (sys.executable, "-m", "dvc", "checkout", "--force")
-    if Path(APPS).is_file():  # what apps/ made is removed if DVC has no copy of what is committed
-        call(*checkout, "apps/dvc.yaml")
-    result = call(*checkout, "dvc.yaml")
+    call(*checkout, "--allow-missing")  # all of it, and what is no output any more is removed
+    result = call(*checkout, "dvc.yaml")  # of what apps/ makes, a fresh clone may have no copy
     if result.returncode:
         missing = "Checkout failed" in result.stderr
         raise UserError(MISSING if missing else f"dvc checkout: {result.stderr.strip()}")
