@@ -107,7 +107,7 @@ def test_report_tells_what_a_branch_changes(clone):
     verdict = run("python", "-m", "tools.compare", "origin/main", cwd=clone).stdout.splitlines()
     assert f"**{verdict[-1]}**" in text
     pictures = re.findall(r"!\[[^]]+\]\(([^)]+)\)", text)
-    assert len(pictures) == 8
+    assert len(pictures) == 6
     assert all((clone / "report" / path).is_file() for path in pictures)
     assert (clone / "report/plots/index.html").is_file()
     assert run("git", "status", "--porcelain", cwd=clone).stdout == "", "the report is ignored"
@@ -119,7 +119,7 @@ def test_pictures_of_a_comment_are_those_in_git(clone, tmp_path):
     report(clone, "origin/main", str(tmp_path), **addresses)
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     pictures = re.findall(r"\]\(https://host/(?:old|new)/([^)]+)\)", text)
-    assert len(pictures) == 8
+    assert len(pictures) == 6
     assert all((clone / path).is_file() for path in pictures)
     report(clone, "origin/main", str(tmp_path), **addresses | {"AFTER_URL": ""})
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
