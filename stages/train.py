@@ -95,6 +95,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, required=True, help="of weights, order, augmentation")
     seed = parser.parse_args().seed
+    if not 0 <= seed < params.SEED_LIMIT:
+        raise UserError(f"--seed: expected 0 to {params.SEED_LIMIT - 1}, found {seed}")
     settings = params.load("train", Train)
     versions.check(versions.ENVIRONMENT)  # what the stage `environment` noted
     print(f"oneDNN computes with {limit_instructions(settings.instructions)}", flush=True)

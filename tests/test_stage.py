@@ -71,6 +71,12 @@ def test_ctrl_c_ends_a_stage_with_one_line_unless_it_runs_in_the_background(
             1,
             "error: data/x: No space left on device; no output is half-written\n",
         ),
+        (
+            "FileNotFoundError(2, 'No such file', 'data/x')",
+            1,
+            "error: data/x: No such file; no output is half-written. If a stage makes this file, "
+            "run `dvc repro`\n",
+        ),
     ],
 )
 def test_a_fault_of_the_user_or_of_the_disk_ends_a_stage_with_one_line(raised, code, message):

@@ -103,6 +103,11 @@ def test_it_learns_with_the_projects_own_settings(folder: Path):
     assert last["train_accuracy"] >= 0.9  # while it trained, on augmented images
 
 
+def test_a_seed_out_of_range_is_refused(folder: Path):
+    with pytest.raises(UserError, match="--seed: expected 0 to 2147483647, found -1"):
+        run_stage(train.main, folder, "--seed", "-1")
+
+
 def test_no_validation_images_no_validation_numbers(folder: Path):
     for name in ("images", "labels"):
         path = folder / PROCESSED / f"validation/{name}.npy"

@@ -7,7 +7,6 @@ the logits. Both are compared with the Keras file on the test images; nothing is
 
 import base64
 import json
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +23,7 @@ from stages.dataset.settings import Download
 from stages.network import saved
 from stages.network.runtime import keras, tf
 from stages.network.settings import Seeds, folder_of
-from stages.prediction.export import ScaleAndOffset, exact
+from stages.prediction.export import ScaleAndOffset, converter, exact
 from stages.prediction.predict import BATCH, PACKAGED, THREADS, Predictor, load_results
 from stages.prediction.settings import Package
 from stages.prediction.views import averaged_logits
@@ -114,18 +113,12 @@ def write_int8(network: keras.Model, shift: int, images: np.ndarray) -> None:
         of_views = tf.reshape(logits(tf.concat(views, 0)), (len(moves), -1, classes))
         return {"logits": tf.reduce_mean(of_views, 0)}
 
-    archive = keras.export.ExportArchive()
-    archive.track(logits)
-    signature = tf.TensorSpec((None, *images.shape[1:]), tf.float32, name="images")
-    archive.add_endpoint("predict", predict, input_signature=[signature])
-    with tempfile.TemporaryDirectory() as folder, silent_stderr(), replacing(INT8) as temporary:
-        archive.write_out(folder, verbose=False)
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=["predict"])
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.representative_dataset = lambda: ({"images": image[None]} for image in images)
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        converter.inference_input_type = converter.inference_output_type = tf.int8
-        temporary.write_bytes(converter.convert())
+    with converter(logits, predict) as lite, replacing(INT8) as temporary:
+        lite.optimizations = [tf.lite.Optimize.DEFAULT]
+        lite.representative_dataset = lambda: ({"images": image[None]} for image in images)
+        lite.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        lite.inference_input_type = lite.inference_output_type = tf.int8
+        temporary.write_bytes(lite.convert())
 
 
 def predict_int8(images: np.ndarray) -> np.ndarray:

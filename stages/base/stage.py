@@ -44,6 +44,8 @@ def run_stage(main: Callable[[], None]) -> None:
             raise
         where = f"{error.filename}: " if error.filename else ""
         message, code = f"{where}{error.strerror or error}; no output is half-written", 1
+        if isinstance(error, FileNotFoundError):
+            message += ". If a stage makes this file, run `dvc repro`"
     except KeyboardInterrupt:
         message = "interrupted: the next `dvc repro` runs this stage again"
         message, code = f"{message}; training goes on after its last whole epoch", 130

@@ -5,6 +5,8 @@ boards, too.
 """
 
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -66,11 +68,22 @@ def export(logits: keras.Model, temperature: float, path: Path) -> None:
         values = logits(images)
         return {"logits": values, "probabilities": tf.nn.softmax(values / temperature)}
 
+    with converter(logits, predict) as lite, replacing(path) as temporary:
+        temporary.write_bytes(lite.convert())
+
+
+@contextmanager
+def converter(network: keras.Model, predict: Callable) -> Iterator[tf.lite.TFLiteConverter]:
+    """A converter to LiteRT of `predict`, a function of images that calls `network`.
+
+    Args:
+        network: its input tells the shape of an image.
+        predict: from a tensor of images, any number of them, to a dictionary of tensors.
+    """
     archive = keras.export.ExportArchive()
-    archive.track(logits)
-    images = tf.TensorSpec((None, *logits.input_shape[1:]), tf.float32, name="images")
+    archive.track(network)
+    images = tf.TensorSpec((None, *network.input_shape[1:]), tf.float32, name="images")
     archive.add_endpoint("predict", predict, input_signature=[images])
-    with tempfile.TemporaryDirectory() as folder, silent_stderr(), replacing(path) as temporary:
+    with tempfile.TemporaryDirectory() as folder, silent_stderr():
         archive.write_out(folder, verbose=False)
-        content = tf.lite.TFLiteConverter.from_saved_model(folder).convert()
-        temporary.write_bytes(content)
+        yield tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=["predict"])
