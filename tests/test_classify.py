@@ -178,7 +178,7 @@ def test_without_a_network_it_says_what_to_run(folder, name):
     (folder / name).unlink()
     result = command(folder, "photos/plain.png", check=False)
     assert result.returncode == 1
-    assert "`make`" in result.stderr
+    assert "`dvc repro apps/dvc.yaml`" in result.stderr
     assert "Traceback" not in result.stderr
 
 

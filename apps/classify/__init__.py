@@ -79,7 +79,7 @@ def rejection() -> Rejection:
     try:
         found = json.loads(REJECTION.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{REJECTION} not found: run `make` first, to train the network") from None
+        raise UserError(f"{REJECTION} not found: run `dvc repro apps/dvc.yaml` first") from None
     return Rejection(found["dataset"], tuple(found["names"]), found["threshold"])
 
 
@@ -89,7 +89,7 @@ def predictors() -> list[Predictor]:
     try:
         return [Predictor(int(seed)) for seed in load_results()]
     except (UserError, FileNotFoundError) as error:
-        raise UserError(f"no network: {error}. Run `make` first, to train one") from None
+        raise UserError(f"no network: {error}: run `dvc repro apps/dvc.yaml` first") from None
 
 
 def predict(images: np.ndarray, classes: int) -> np.ndarray:
