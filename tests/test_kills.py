@@ -190,7 +190,8 @@ def test_ctrl_c_ends_with_a_clean_message_and_loses_nothing(
                 output = repro.output
                 ended = re.search("dvc push|pipelines are up to date", output)  # its last words
                 if repro.stages and repro.process.returncode and not ended:  # DVC heeds Ctrl-C
-                    assert "Traceback" not in output, output
+                    ours = re.search(r'File ".*(stages|tools)/', output)  # Python's start may show
+                    assert not ours, output
                     assert re.search("interrupted|ERROR: ", output), output
                 record_property(f"Ctrl-C survived, {repro.running}", 1)
             for name in KEPT:

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -80,10 +79,12 @@ def assert_readable(figure: Figure) -> None:
         assert not covered, f"{text} lies over another text"
 
 
-def shown(figure: Figure) -> list[tuple[str, list[str], Axes]]:
-    """Of each image that is seen: the text above it, the lines below it, and its axes."""
-    seen = [axes for axes in figure.axes if axes.axison]
-    return [(axes.get_title(), axes.get_xlabel().split("\n"), axes) for axes in seen]
+def shown(figure: Figure) -> list[tuple[str, list[str], np.ndarray]]:
+    """Of each image that is seen: the text above it, the lines below it, and its pixels."""
+    (axes,) = figure.axes
+    texts = [text.get_text() for text in axes.texts]
+    found = zip(texts[::2], texts[1::2], axes.images, strict=True)
+    return [(above, below.split("\n"), image.get_array()) for above, below, image in found]
 
 
 def numbers_of(figure: Figure) -> list[int]:
@@ -114,8 +115,8 @@ def test_predictions_are_columns_of_classes_with_the_worst_error_last():
     numbers = numbers_of(figure)
     assert len(set(numbers[:8])) == 8
     for place, number in enumerate(numbers):
-        above, (below,), axes = shown(figure)[place]
-        np.testing.assert_array_equal(axes.images[0].get_array(), images[number].squeeze())
+        above, (below,), image = shown(figure)[place]
+        np.testing.assert_array_equal(image, images[number].squeeze())
         guess, label = probabilities[number].argmax(), labels[number]
         share = scores.percent(probabilities[number].max(), 1)
         assert (label, above) == (place % 2, f"{classes[label]}  #{number}")
@@ -149,7 +150,7 @@ def test_misclassified_images_come_most_confident_first_with_two_guesses():
         ("7  #17", ["✗ 2  75.0 %", "✗ 9  15.0 %"]),
         ("3  #3", ["✗ 8  60.0 %", "✓ 3  30.0 %"]),
     ]
-    np.testing.assert_array_equal(shown(figure)[0][2].images[0].get_array(), images[21].squeeze())
+    np.testing.assert_array_equal(shown(figure)[0][2], images[21].squeeze())
 
 
 @pytest.mark.parametrize("name", ["predictions", "misclassified"])

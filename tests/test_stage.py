@@ -1,8 +1,10 @@
 """A stage that is stopped or fails ends with one line; in the background Ctrl-C is ignored."""
 
+import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import ROOT, run
@@ -29,6 +31,7 @@ def lost():
 
 run_stage({case})
 """
+IMPORTED = "import os, signal; os.kill(os.getpid(), signal.SIGINT)"
 FAULT = """
 from stages.base.stage import UserError, run_stage
 
@@ -59,6 +62,21 @@ def test_ctrl_c_ends_a_stage_with_one_line_unless_it_runs_in_the_background(
         assert result.stderr.count("\n") == 1
     else:
         assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends a POSIX signal")
+@pytest.mark.parametrize("module", ["stages.preprocess", "stages.train", "apps.classify"])
+def test_ctrl_c_while_a_module_is_imported_prints_nothing(module: str, tmp_path: Path):
+    (tmp_path / "numpy.py").write_text(IMPORTED, encoding="utf-8")
+    result = subprocess.run(
+        [sys.executable, "-m", module, "--seed=0"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert (result.returncode, result.stderr) == (-signal.SIGINT, "")
 
 
 @pytest.mark.parametrize(
