@@ -54,11 +54,10 @@ def main() -> None:
         accuracies = pd.Series([of_seed["accuracy"] for of_seed in reports.values()])
         headline |= {"mean": accuracies.mean(), "std": accuracies.std()}  # of a sample: n - 1
     found["ece_unscaled"] = scores.calibration_error(labels, mean_unscaled)
-    low, high = (scores.percent(found["accuracy_95"][end]) for end in ("low", "high"))
     table = {
         "dataset": f"{name}, {len(labels):,} test images",
         "accuracy": scores.percent(headline["accuracy"]),
-        "95 % interval": f"{low} to {high}",
+        "95 % interval": " to ".join(map(scores.percent, found["accuracy_95"].values())),
         "errors": f"{found['errors']:,}",
         "loss": f"{headline['loss']:.4f} nats",
         "calibration error (ece)": f"{100 * headline['ece']:.2f} points",
@@ -67,8 +66,6 @@ def main() -> None:
     predictions = pd.DataFrame({"actual": names[labels], "predicted": names[predicted]})
     predictions["confidence"] = mean.max(axis=1).astype(np.float64).round(4)
     wrong = predictions[labels != predicted]
-    commonest = wrong.groupby(["actual", "predicted"]).size().nlargest(3)
-    found["confusions"] = {f"{a} predicted as {p}": n for (a, p), n in commonest.items()}
     counts = confusion_matrix(labels, predicted, labels=range(len(classes)))
     shown = pictures.Predictions(images, labels, mean, classes, dataset.disputed)
     curves = {seed: pd.read_csv(folder_of(seed) / "curves.csv") for seed in seeds}

@@ -40,18 +40,19 @@ def package(seed: int, settings: Package, splits: dict[str, tuple]) -> dict:
     """
     keras.backend.clear_session()  # or layers would be numbered on from those of the last network
     trained = saved.load(folder_of(seed) / "network.keras")
-    network = averaged_logits(exact(trained), settings.average_shift)
+    network, shift = exact(trained), settings.average_shift
+    averaged = averaged_logits(network, shift)
     logits = {
-        split: network.predict(images, batch_size=BATCH, verbose=0)
+        split: averaged.predict(images, batch_size=BATCH, verbose=0)
         for split, (images, _) in splits.items()
         if len(images)
     }
     temperature = 1.0
     if "validation" in logits:
         temperature = fit_temperature(logits["validation"], splits["validation"][1])
-    views = averaged_logits(trained, settings.average_shift)
+    views = averaged_logits(trained, shift)
     saved.save(with_temperature(views, temperature), PACKAGED / f"seed-{seed}.keras")
-    export(network, temperature, PACKAGED / f"seed-{seed}.tflite")
+    export(network, shift, temperature, PACKAGED / f"seed-{seed}.tflite")
     result = {"temperature": temperature}
     for split, values in logits.items():
         labels, scaled = splits[split][1], values / temperature

@@ -53,10 +53,8 @@ def main() -> None:
         write_json(new(METRICS), headline)
         write_csv(new(CORRUPTION_ERRORS), frame, index_label="corruption")
         pictures.save(pictures.corruptions(examples, labels[0], classes), new(EXAMPLES))
-    print(
-        f"{len(labels):,} images: {scores.percent(known.mean())} misclassified under {len(known)} "
-        f"corruptions, at most {scores.percent(known.max())} ({known.idxmax()})"
-    )
+    mean, most = scores.percent(known.mean()), scores.percent(known.max())
+    print(f"{len(known)} corruptions: error {mean} on average, at most {most} ({known.idxmax()})")
 
 
 if __name__ == "__main__":

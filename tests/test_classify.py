@@ -15,18 +15,20 @@ from conftest import ROOT, packaged, run, run_stage
 from PIL import Image
 
 import apps.classify
-from apps.classify import classify, measure, pages
+from apps.classify import classify, measure, pages, reject
 from stages.base.stage import UserError
 
-PLACES = ("metrics/photos.csv", "metrics/rejection.csv", "models/classify.json")
+PLACES = ("metrics/photos.csv", "metrics/rejection.csv", "models/classify/rejection.json")
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with two small networks trained on digits, and pictures."""
     folder = packaged(tmp_path_factory.mktemp("classify"))
-    known = {"dataset": "digits", "names": list("0123456789"), "threshold": 0.4}
-    (folder / PLACES[2]).write_text(json.dumps(known))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        apps.classify.predictors.cache_clear()
+        reject.save(measure.choose("digits", tuple("0123456789")))
     shutil.copytree(ROOT / "stages", folder / "stages")
     shutil.copytree(ROOT / "apps", folder / "apps")
     (folder / "photos").mkdir()
@@ -173,7 +175,7 @@ def test_labels_of_another_dataset_are_said_to_be_its(finished):
     assert "trained on digits" in command(finished, "photos/plain.png").stderr
 
 
-@pytest.mark.parametrize("name", ["models/classify.json", "models/packaged/package.json"])
+@pytest.mark.parametrize("name", ["models/classify/centres.npy", "models/packaged/package.json"])
 def test_without_a_network_it_says_what_to_run(folder, name):
     (folder / name).unlink()
     result = command(folder, "photos/plain.png", check=False)

@@ -12,6 +12,7 @@ from ai_edge_litert.interpreter import Interpreter
 from browser import CHROMIUM, Tab, chromium
 from conftest import ROOT, change_params, contents, packaged, run_stage
 
+from apps.classify import measure, predictors, reject
 from apps.draw import export
 from stages import package
 from stages.network import saved
@@ -55,6 +56,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which small networks were trained, packaged and exported, on digits."""
     folder = packaged(tmp_path_factory.mktemp("draw"), train__network__filters=[6, 5, 9, 8])
     (folder / "apps").symlink_to(ROOT / "apps")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        predictors.cache_clear()
+        reject.save(measure.choose("digits", tuple("0123456789")))
     run_stage(export.main, folder)
     return folder
 
@@ -74,7 +79,7 @@ def mnist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not (ROOT / "models/packaged/seed-0.tflite").is_file():
         pytest.skip("the pipeline has not run yet")
     folder = tmp_path_factory.mktemp("mnist")
-    for name in ("apps", "data", "models/packaged", "models/trained"):
+    for name in ("apps", "data", "models/classify", "models/packaged", "models/trained"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).symlink_to(ROOT / name)
     shutil.copy(ROOT / "params.yaml", folder)
@@ -122,18 +127,26 @@ def test_the_same_networks_give_the_same_bytes(folder):
 
 
 def assert_page_predicts_like(tab: Tab, folder: Path, count: int, limit: float) -> None:
-    """The page gives test images the classes of the LiteRT file, and probabilities within limit."""
+    """The page gives test images the classes of the LiteRT file, and probabilities and likeness
+    within `limit`.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         shown = images(folder)[:count]
-        expected = Predictor(0)(shown)[0]
+        outputs, known = Predictor(0).outputs(shown), reject.load()
+    expected = outputs["probabilities"]
+    known = known._replace(centres=known.centres[:1])
+    likeness = known.likeness(expected, [outputs["features"]])
     tab.open(folder / export.PAGE)
     for start in range(0, count, 500):
         values = np.round(shown[start : start + 500].reshape(-1, 784) * 255).astype(int).tolist()
-        script = f"{json.dumps(values)}.map((image) => predict(image.map((value) => value / 255)))"
-        found, wanted = np.array(tab.run(script)), expected[start : start + 500]
+        script = f"{json.dumps(values)}.map((image) => look(image.map((value) => value / 255)))"
+        script += ".map((seen) => [...seen.probabilities, seen.likeness])"
+        found, alike = np.split(np.array(tab.run(script)), [-1], axis=1)
+        wanted, sure = expected[start : start + 500], likeness[start : start + 500]
         np.testing.assert_allclose(found, wanted, atol=limit)
         np.testing.assert_array_equal(found.argmax(axis=1), wanted.argmax(axis=1))
+        np.testing.assert_allclose(alike[sure > 0, 0], sure[sure > 0], atol=limit)
 
 
 def test_the_page_predicts_as_the_exported_network(tab, mnist):

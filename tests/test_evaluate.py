@@ -5,7 +5,6 @@ number is computed a second way, from the predictions as they were written.
 """
 
 import json
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -74,9 +73,6 @@ def of_predictions(labels, outputs) -> tuple[dict, dict]:
     for key in list(details):
         details |= {f"seeds.{seed}.{key}": networks[seed][key] for seed in (0, 3)}
     unscaled = sum(special.softmax(outputs[seed][1].astype(float), axis=1) for seed in (0, 3)) / 2
-    pairs = Counter(zip(labels.tolist(), mean.argmax(axis=1).tolist(), strict=True))
-    common = sorted((-number, pair) for pair, number in pairs.items() if pair[0] != pair[1])[:3]
-    details |= {f"confusions.{a} predicted as {b}": -number for number, (a, b) in common}
     details |= {
         "dataset": "digits",
         "images": len(labels),

@@ -8,11 +8,9 @@
 TensorFlow is not imported: the network is a LiteRT file, and starts in a tenth of a second.
 """
 
-import json
 import threading
 from collections.abc import Iterable
 from functools import cache
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -20,10 +18,11 @@ import numpy as np
 from apps.classify.find import find_digits
 from apps.classify.load import Picture, load
 from apps.classify.prepare import SIDE, prepare
+from apps.classify.reject import Rejection
+from apps.classify.reject import load as load_rejection
 from stages.base.stage import UserError
 from stages.prediction.predict import Predictor, load_results
 
-REJECTION = Path("models/classify.json")  # chosen by the stage `photos`
 LOCK = threading.Lock()  # a LiteRT interpreter serves one call at a time
 
 
@@ -32,7 +31,7 @@ class Digits(NamedTuple):
 
     labels: int, shape (N,); names of the classes are in `names`.
     probabilities: of all classes, float32, shape (N, classes).
-    accepted: bool, shape (N,): False if the network is too unsure, or it may be no digit.
+    accepted: bool, shape (N,): False if it may be no digit, or the network is too unsure.
     boxes: left, top, right, bottom in pixels of the picture, float, shape (N, 4).
     rows: int from 0, shape (N,).
     images: what the network saw, float32 in [0, 1], shape (N, 28, 28).
@@ -61,26 +60,7 @@ class Digits(NamedTuple):
         )
 
 
-class Rejection(NamedTuple):
-    """What the stage `photos` found, see measure.py."""
-
-    dataset: str
-    names: tuple[str, ...]
-    threshold: float
-
-
-@cache
-def rejection() -> Rejection:
-    """What models/classify.json says.
-
-    Raises:
-        UserError: it is missing.
-    """
-    try:
-        found = json.loads(REJECTION.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{REJECTION} not found: run `dvc repro apps/dvc.yaml` first") from None
-    return Rejection(found["dataset"], tuple(found["names"]), found["threshold"])
+rejection = cache(load_rejection)
 
 
 @cache
@@ -92,17 +72,23 @@ def predictors() -> list[Predictor]:
         raise UserError(f"no network: {error}: run `dvc repro apps/dvc.yaml` first") from None
 
 
-def predict(images: np.ndarray, classes: int) -> np.ndarray:
-    """The mean of the networks' probabilities, float32, shape (N, classes).
+def predict(images: np.ndarray, known: Rejection) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities and likeness of prepared images.
 
     Args:
         images: float32 in [0, 1], shape (N, 28, 28).
-        classes: that the networks tell apart.
+        known: has the centres.
+
+    Returns:
+        The mean of the networks' probabilities, float32, shape (N, classes), and how much each
+        image looks like those of its class, shape (N,): see reject.py.
     """
     if not len(images):
-        return np.zeros((0, classes), np.float32)
+        return np.zeros((0, len(known.names)), np.float32), np.zeros(0)
     with LOCK:
-        return np.mean([each(images[..., None])[0] for each in predictors()], axis=0)
+        outputs = [each.outputs(images[..., None]) for each in predictors()]
+    probabilities = np.mean([each["probabilities"] for each in outputs], axis=0)
+    return probabilities, known.likeness(probabilities, [each["features"] for each in outputs])
 
 
 def classify(pictures: Iterable[Picture]) -> list[Digits]:
@@ -124,14 +110,13 @@ def classify(pictures: Iterable[Picture]) -> list[Digits]:
 
 
 def classify_one(picture: Picture, known: Rejection | None = None) -> Digits:
-    """As `classify`, of one picture; `known` replaces what models/classify.json says."""
+    """As `classify`, of one picture; `known` replaces what the stage `photos` wrote."""
     known = known or rejection()
     values, scale = load(picture)
     found = find_digits(values)
     images = np.array([prepare(ink) for ink in found.inks], np.float32).reshape(-1, SIDE, SIDE)
-    probabilities = predict(images, len(known.names))
-    accepted = probabilities.max(axis=1, initial=0) >= known.threshold
-    labels = probabilities.argmax(axis=1)
+    probabilities, likeness = predict(images, known)
+    labels, accepted = probabilities.argmax(axis=1), likeness >= known.threshold
     return Digits(
         labels, probabilities, accepted, found.boxes / scale, found.rows, images, known.names
     )

@@ -36,11 +36,12 @@ def find_digits(picture: np.ndarray) -> Found:
         picture: grey, float32 in [0, 1], shape (height, width), any sizes from 1.
     """
     contrast, level = ink_contrast(picture)
+    before = contrast.copy()
     long = max(contrast.shape)
     for turned in (contrast, contrast.T):
         remove_lines(turned, float(np.median(level)), long)
     strokes, strength = find_strokes(contrast, level)
-    boxes, groups = group_strokes(strokes, contrast, strength)
+    boxes, groups = group_strokes(strokes, contrast, strength, before)
     rows = rows_of(boxes)
     tops = np.array([boxes[rows == row, 1].mean() for row in range(rows.max(initial=-1) + 1)])
     places = np.argsort(np.argsort(tops))[rows] if len(rows) else rows
@@ -73,9 +74,14 @@ def find_strokes(contrast: np.ndarray, level: np.ndarray) -> tuple[np.ndarray, n
 
 
 def group_strokes(
-    labels: np.ndarray, contrast: np.ndarray, strength: np.ndarray
+    labels: np.ndarray, contrast: np.ndarray, strength: np.ndarray, before: np.ndarray
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """Put strokes together that make one digit, and drop what is none by its shape.
+
+    Args:
+        labels, strength: of `find_strokes`.
+        contrast: of the picture without ruled lines.
+        before: with them.
 
     Returns:
         boxes: shape (N, 4).
@@ -96,6 +102,7 @@ def group_strokes(
     # Faint beside the other ink: texture, shadows, print from the other side.
     mass = np.bincount(labels.ravel(), contrast.ravel())[1:] * keep
     keep &= strength[1:] > FAINT * (mass * strength[1:]).sum() / max(mass.sum(), 1e-9)
+    keep &= [not goes_on(box, before) for box in boxes]
     order = np.argsort(-size * keep, kind="stable")[: min(PARTS, keep.sum())]
     boxes, numbers = boxes[order], numbers[order]
     if not len(boxes):
@@ -127,6 +134,27 @@ def cut_off(boxes: np.ndarray, labels: np.ndarray) -> np.ndarray:
     contact = np.bincount(rim, minlength=len(boxes) + 1)[1:] / len(rim)
     alone = (sizes > 0.6 * np.array([width, height])).any(axis=1) & (contact < 0.1)
     return touches & ~alone
+
+
+def goes_on(box: np.ndarray, before: np.ndarray) -> bool:
+    """Whether a narrow stroke is a piece of a longer line, of which `remove_lines` left it over:
+    beyond both of its ends there is ink, too, about as dark.
+    """
+    left, top, right, bottom = box
+    height = bottom - top
+    if right - left > 0.3 * height:
+        return False
+    dark = np.median(before[top:bottom, left:right].max(axis=1))
+    reach = height // 2 + 1
+    for end, rows in (
+        (top, slice(max(0, top - reach), top)),
+        (bottom - 1, slice(bottom, bottom + reach)),
+    ):
+        middle = left + before[end, left:right].argmax()
+        beyond = before[rows, max(0, middle - 3) : middle + 4].max(axis=1)
+        if not len(beyond) or np.percentile(beyond, 20) < 0.5 * dark:
+            return False
+    return True
 
 
 def merged(boxes: np.ndarray, typical: float) -> np.ndarray:

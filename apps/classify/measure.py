@@ -1,7 +1,8 @@
 """Stage photos: how well digits are found and classified on drawn pages, and what is rejected.
 
-The threshold under which the network is too unsure is chosen on validation images. Then pages of
-test digits, one kind of paper, light and pen after the other, are classified as a photo would be.
+What looks too little like a digit is rejected (reject.py); the threshold is chosen on validation
+images. Then pages of test digits, one kind of paper, light and pen after the other, are classified
+as a photo would be.
 """
 
 from pathlib import Path
@@ -10,11 +11,12 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from apps.classify import REJECTION, Digits, Rejection, classify_one, predict
+from apps.classify import Digits, classify_one, predict, predictors, reject
 from apps.classify import pages as drawing
 from apps.classify.prepare import prepare
+from apps.classify.reject import Rejection
 from stages.base import arrays, params
-from stages.base.files import replacing_together, write_csv, write_json
+from stages.base.files import replacing_together, write_csv
 from stages.base.stage import run_stage
 from stages.dataset import catalogue
 from stages.dataset.settings import Download
@@ -22,7 +24,10 @@ from stages.report import scores
 
 CONDITIONS = Path("metrics/photos.csv")
 ACCEPTED = Path("metrics/rejection.csv")
-KEEP = 0.99  # share of validation images that are sure enough; the others set the threshold
+KEEP = 0.99  # share of validation images that are accepted
+GROUPS = 16  # of each class's training images
+GROUPED = 5500  # training images, at most
+OTHERS = 500  # printed digits that are grouped with them, and as many of single strokes
 PAGES = 2  # drawn of each kind of paper, light and pen
 SEED = 0  # of all chance in them
 DIGITS_ON_PAGE = 24
@@ -30,9 +35,51 @@ NON_DIGITS = 100  # of each kind
 LABELS = tuple("0123456789")
 
 
-def confidence(inks: list[np.ndarray], classes: int) -> np.ndarray:
-    """The highest probability of each ink, shape (N,)."""
-    return predict(np.stack([prepare(ink) for ink in inks]), classes).max(axis=1)
+def centres_of(images: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
+    """For each network and class, directions of the groups of its features: see `Rejection`.
+
+    Args:
+        images: prepared training images, float32, shape (N, 28, 28), at least one of each class.
+        labels: shape (N,).
+    """
+    from sklearn.cluster import KMeans
+
+    groups = min(GROUPS, np.bincount(labels, minlength=classes).min())
+    of_networks = []
+    for predictor in predictors():
+        features = predictor.outputs(images[..., None])["features"]
+        features /= np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-9)
+        found = [
+            KMeans(groups, n_init=1, random_state=SEED).fit(features[labels == label])
+            for label in range(classes)
+        ]
+        centres = np.stack([each.cluster_centers_ for each in found])
+        of_networks.append(centres / np.linalg.norm(centres, axis=2, keepdims=True))
+    return np.array(of_networks)
+
+
+def prepared(inks: np.ndarray | list[np.ndarray]) -> np.ndarray:
+    return np.stack([prepare(ink) for ink in inks])
+
+
+def choose(dataset: str, names: tuple[str, ...]) -> Rejection:
+    """What is accepted as a digit: groups of training images, a threshold from validation images.
+
+    If the classes are digits, printed ones and ones of single strokes are grouped, too: people draw
+    digits that MNIST's writers did not, as a 1 with a foot.
+    """
+    images, labels = arrays.load_split("train")
+    step = -(-len(labels) // GROUPED)
+    images, labels = prepared(images[::step, ..., 0]), labels[::step]
+    if names == LABELS:
+        inks, of_inks = drawing.other_styles(np.random.default_rng(SEED), OTHERS)
+        images, labels = np.concatenate([images, prepared(inks)]), np.append(labels, of_inks)
+    centres = centres_of(images, labels, len(names))
+    known = Rejection(dataset, names, 0.0, np.float32(np.float16(centres)))  # as it is stored
+    images, _ = arrays.load_split("validation")
+    _, likeness = predict(prepared(images[..., 0]), known)
+    threshold = np.floor(np.quantile(likeness, 1 - KEEP) * 10_000) / 10_000
+    return known._replace(threshold=float(threshold))
 
 
 def matched(page: drawing.Page, found: Digits) -> tuple[np.ndarray, np.ndarray]:
@@ -76,10 +123,7 @@ def measure(kind: str, images: np.ndarray, labels: np.ndarray, known: Rejection)
 def main() -> None:
     dataset = params.load("download", Download).dataset
     names = catalogue.find(dataset).classes
-    images, _ = arrays.load_split("validation")
-    kept = confidence(list(images[..., 0]), len(names))
-    threshold = float(np.floor(np.quantile(kept, 1 - KEEP) * 1000) / 1000)
-
+    known = choose(dataset, names)
     images, labels = arrays.load_split("test")
     images = images[..., 0]
     rng = np.random.default_rng(SEED)
@@ -87,13 +131,12 @@ def main() -> None:
     shown["test digits"] = list(images[rng.permutation(len(labels))[:2000]])
     accepted = pd.DataFrame(
         {
-            "accepted": (confidence(inks, len(names)) >= threshold).mean().round(4),
+            "accepted": (predict(prepared(inks), known)[1] >= known.threshold).mean().round(4),
             "images": len(inks),
         }
         for inks in shown.values()
     ).set_axis(list(shown))
 
-    known = Rejection(dataset, names, threshold)
     kinds = [
         name
         for name, kind in drawing.KINDS.items()
@@ -104,7 +147,7 @@ def main() -> None:
     with replacing_together() as temporary:
         write_csv(temporary(CONDITIONS), frame.round(5), index=False)
         write_csv(temporary(ACCEPTED), accepted, index_label="what")
-        write_json(temporary(REJECTION), known._asdict())
+    reject.save(known)
     total, worst = frame.sum(numeric_only=True), frame.loc[frame["error"].idxmax()]
     print(
         f"photos: {scores.percent(1 - total['correct'] / total['digits'])} of the digits on drawn "

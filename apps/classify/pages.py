@@ -119,6 +119,14 @@ def non_digits(images: np.ndarray, rng: Generator, count: int) -> dict[str, list
     }
 
 
+def other_styles(rng: Generator, count: int) -> tuple[list[np.ndarray], np.ndarray]:
+    """`count` printed digits and as many of single strokes: the ink of each, and its label."""
+    labels = np.arange(2 * count) % 10
+    inks = [printed(str(label), 60, rng) for label in labels[:count]]
+    inks += [drawn(label, 60, rng, rng.uniform(0.5, 3)) for label in labels[count:]]
+    return inks, labels
+
+
 def scribble(rng: Generator) -> np.ndarray:
     """A smooth random line."""
     points = ndimage.gaussian_filter1d(rng.uniform(0, 500, (12, 2)), 0.5, axis=0)

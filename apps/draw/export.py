@@ -14,6 +14,7 @@ import pandas as pd
 from ai_edge_litert.interpreter import Interpreter
 from scipy.special import softmax
 
+from apps.classify import reject
 from stages.base import arrays, params
 from stages.base.files import replacing, write_csv
 from stages.base.quiet import silent_stderr
@@ -64,7 +65,7 @@ def write_page(trained: keras.Model, shift: int, temperature: float, dataset: st
             layers[-1]["pool"] = True
         elif isinstance(layer, ScaleAndOffset):
             vectors += [layer.scale, layer.offset]
-    classifier = network.get_layer("classifier")
+    classifier, known = network.get_layer("classifier"), reject.load()
     entry = catalogue.find(dataset)
     content = {
         "subject": entry.subject,
@@ -74,7 +75,10 @@ def write_page(trained: keras.Model, shift: int, temperature: float, dataset: st
         "shift": shift,
         "temperature": temperature,
         "layers": layers,
+        "threshold": known.threshold,
+        "least": reject.LEAST,
         "kernels": _base64([*kernels, classifier.kernel], "<f2"),
+        "centres": _base64([known.centres[0]], "<f2"),
         "vectors": _base64([*vectors, classifier.bias], "<f4"),
     }
     text = json.dumps(content, ensure_ascii=False).replace("<", "\\u003c")  # no tag ends the data

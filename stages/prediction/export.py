@@ -15,6 +15,7 @@ from stages.base.files import replacing
 from stages.base.quiet import silent_stderr
 from stages.network.architecture import Standardise
 from stages.network.runtime import keras, tf
+from stages.prediction.views import averaged_logits
 
 
 class ScaleAndOffset(keras.layers.Layer):
@@ -53,20 +54,25 @@ def exact(model: keras.Model) -> keras.Model:
     return copy
 
 
-def export(logits: keras.Model, temperature: float, path: Path) -> None:
-    """Write a LiteRT file with two outputs, `logits` and `probabilities`, for any number of images.
+def export(network: keras.Model, shift: int, temperature: float, path: Path) -> None:
+    """Write a LiteRT file that predicts any number of images; the same network, the same bytes.
 
-    The same network gives the same bytes.
+    Its outputs are `logits`, the mean of the views', `probabilities`, and `features`: what the
+    layer `classifier` gets of the image itself.
 
     Args:
-        logits: from images, float32, shape (N, height, width, 1), to logits, shape (N, classes).
+        network: from images, float32, shape (N, height, width, 1), to probabilities.
+        shift: of the views, see views.py.
         temperature: the probabilities are softmax(logits / temperature).
         path: of the file, which appears whole or not at all.
     """
+    logits = averaged_logits(network, shift)
+    features = keras.Model(network.input, network.get_layer("classifier").input)
 
     def predict(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        values = logits(images)
-        return {"logits": values, "probabilities": tf.nn.softmax(values / temperature)}
+        values, seen = logits(images), features(images)
+        probabilities = tf.nn.softmax(values / temperature)
+        return {"logits": values, "probabilities": probabilities, "features": seen}
 
     with converter(logits, predict) as lite, replacing(path) as temporary:
         temporary.write_bytes(lite.convert())

@@ -48,7 +48,11 @@ class Predictor:
         Returns:
             Probabilities and logits (before the temperature), float32, shape (N, classes) each.
         """
+        outputs = self.outputs(images)
+        return outputs["probabilities"], outputs["logits"]
+
+    def outputs(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """All that the file computes of images: see export.py."""
         starts = range(0, len(images), BATCH)
         parts = [self.runner(images=images[start : start + BATCH]) for start in starts]
-        names = ("probabilities", "logits")
-        return tuple(np.concatenate([part[name] for part in parts]) for name in names)
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -8,7 +8,7 @@ prediction. (Averaging predictions over shifted copies of a test image: A. Krizh
 from stages.network.runtime import keras
 
 layers = keras.layers
-DIRECTIONS = {"centre": (0, 0), "left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
+DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 
 
 def averaged_logits(model: keras.Model, shift: int) -> keras.Model:
@@ -27,7 +27,7 @@ def averaged_logits(model: keras.Model, shift: int) -> keras.Model:
         return logits
     images = keras.Input(model.input_shape[1:], name="images")
     padded = layers.ZeroPadding2D(shift, name="margin")(images)
-    outputs = []
+    outputs = [logits(images)]
     for name, (x, y) in DIRECTIONS.items():
         rows, columns = ((shift - at * shift, shift + at * shift) for at in (y, x))
         outputs.append(logits(layers.Cropping2D((rows, columns), name=name)(padded)))

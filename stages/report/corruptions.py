@@ -219,10 +219,7 @@ def _drawn(images: np.ndarray, line: np.ndarray, slope: np.ndarray, ink: np.ndar
     return np.minimum(images + ink * np.clip(1.5 - distance, 0, 1), 1).astype(np.float32)
 
 
-Corruption = Callable[[np.ndarray, Generator], np.ndarray]
-
-
-def _named(*functions: Corruption) -> dict[str, Corruption]:
+def _named(*functions: Callable) -> dict[str, Callable]:
     return {function.__name__: function for function in functions}
 
 
