@@ -16,18 +16,23 @@ from pathlib import Path
 
 import pytest
 import yaml
+from browser import CHROMIUM, Tab, chromium
 
 from stages import environment
 
 ROOT = Path(__file__).resolve().parent.parent
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-LONG = ("test_pipeline", "test_settings", "test_evaluate", "test_robustness")
+NETWORKS = "settings evaluate robustness package train callbacks batches architecture optimizer"
+NETWORKS = [f"test_{name}" for name in NETWORKS.split()]  # files that need TensorFlow, networks
 TRAINED: dict[str, Path] = {}  # by params: folders in which this process has trained networks
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long files first: none keeps one core busy in the end while the other has nothing to do."""
-    items.sort(key=lambda item: item.path.stem not in LONG)
+    """A worker runs whole files; one runs all that share networks, so those are trained once."""
+    items.sort(key=lambda item: item.path.stem not in (*NETWORKS, "test_pipeline"))
+    for item in items:
+        file = item.path.stem
+        item.add_marker(pytest.mark.xdist_group("networks" if file in NETWORKS else file))
 
 
 def copy_project(target: Path) -> Path:
@@ -97,21 +102,21 @@ def prepared(folder: Path, **values) -> Path:
 
 
 def packaged(folder: Path, **values) -> Path:
-    """`prepared`, and the stages train, for both seeds, and package in it.
+    """`prepared`, and the stages train, for each seed, and package in it.
 
     For the same params of `train`, networks and data are copied from an earlier call.
     """
     from stages import package, train  # here: TensorFlow takes seconds
 
-    key = str({name: value for name, value in values.items() if name.startswith("train")})
+    key = str({name: values[name] for name in values if name.startswith(("seeds", "train"))})
     if key in TRAINED:
         small_project(folder, **values)
         for name in ("data", "models"):
             shutil.copytree(TRAINED[key] / name, folder / name, dirs_exist_ok=True)
         return folder
     prepared(folder, **values)
-    for seed in ("0", "3"):
-        run_stage(train.main, folder, "--seed", seed)
+    for seed in values.get("seeds", (0, 3)):
+        run_stage(train.main, folder, "--seed", str(seed))
     run_stage(package.main, folder)
     TRAINED[key] = folder
     return folder
@@ -194,10 +199,32 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(f"{what}: {number:,}")
 
 
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project in which `dvc repro` has run on digits, committed; what it used is in ../trace.
+
+    Not to be changed. A test file may have a `finished` of its own.
+    """
+    project = copy_project(tmp_path_factory.mktemp("repro") / "project")
+    (trace := project.parent / "trace").mkdir()
+    run("dvc", "repro", cwd=project, PYTHONPATH=str(ROOT / "tests/tracing"), TRACE=str(trace))
+    commit(project, "run")
+    return project
+
+
 @pytest.fixture
 def folder(finished: Path, tmp_path: Path) -> Path:
-    """A copy of what a test file's fixture `finished` has made, to change and run in."""
+    """A copy of `finished`, to change and run in."""
     return shutil.copytree(finished, tmp_path / "folder", symlinks=True)
+
+
+@pytest.fixture(scope="module")
+def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
+    """A browser that reaches nothing but files."""
+    if not CHROMIUM:
+        pytest.skip("no chromium is installed")
+    with chromium(tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
 
 
 @pytest.fixture

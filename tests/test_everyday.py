@@ -6,28 +6,23 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, change_params, copy_project, run, stages_run
+from conftest import ROOT, change_params, commit, run, stages_run
 
 WIDTH = 120  # columns of an ordinary terminal window
 KEYS = "accuracy undisputed loss ece train val corrupt worst"
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project whose run is committed to main."""
-    project = copy_project(tmp_path_factory.mktemp("everyday") / "project")
+def finished(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with one more metric."""
+    project = tmp_path_factory.mktemp("everyday") / "project"
+    shutil.copytree(finished, project, symlinks=True)
     catalogue = project / "stages/dataset/catalogue.yaml"  # its last entry is that of digits
     with open(catalogue, "a", encoding="utf-8") as file:
-        file.write("  disputed: [7, 300]  # as in MNIST: one more metric\n")
-    run("git", "commit", "-qam", "doubt two labels", cwd=project)
+        file.write("  disputed: [7, 300]  # as in MNIST\n")
     run("dvc", "repro", cwd=project)
     commit(project, "run")
     return project
-
-
-def commit(folder: Path, message: str) -> None:
-    run("git", "add", "params.yaml", "dvc.lock", "metrics", "plots", cwd=folder)
-    run("git", "commit", "-qm", message, cwd=folder)
 
 
 def is_clean(folder: Path) -> bool:
@@ -104,9 +99,7 @@ def test_an_experiment_can_be_compared_at_a_glance_and_undone(folder, seeds):
     assert "epochs: 20" in (folder / "params.yaml").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(
-    "value", ["seeds=3", "seeds=[]", "train.epochs=true", "download.dataset=x"]
-)
+@pytest.mark.parametrize("value", ["seeds=[]", "download.dataset=x"])
 def test_a_wrong_value_is_refused_in_our_words_and_is_not_kept(tmp_path, value):
     shutil.copy(ROOT / "params.yaml", tmp_path)
     before = (tmp_path / "params.yaml").read_bytes()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, contents, copy_project, lock_entry, run
+from conftest import ROOT, contents, lock_entry, run
 
 pytestmark = pytest.mark.slow
 PAGE = 4096  # bytes: the smallest piece that tmpfs gives away
@@ -28,14 +28,6 @@ def stage_folders() -> Iterator[tuple[str, str]]:
         outs = [*stage.get("outs", []), *stage.get("metrics", []), *stage.get("plots", [])]
         paths = [out if isinstance(out, str) else next(iter(out)) for out in outs]
         yield from ((name, folder) for folder in sorted({str(Path(path).parent) for path in paths}))
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project in which the pipeline has run on digits."""
-    project = copy_project(tmp_path_factory.mktemp("full") / "project")
-    run("dvc", "repro", cwd=project)
-    return project
 
 
 @pytest.fixture
@@ -71,45 +63,43 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[Path, int], None]]:
 
 
 @pytest.mark.parametrize("share", [0, 0.5], ids=["no room", "room for half"])
-@pytest.mark.parametrize(("stage", "folder"), stage_folders())
+@pytest.mark.parametrize(("stage", "name"), stage_folders())
 def test_a_full_disk_leaves_old_outputs_and_one_clear_error(
     stage: str,
-    folder: str,
+    name: str,
     share: float,
-    finished: Path,
+    folder: Path,
     small_disk: Callable[[Path, int], None],
-    tmp_path: Path,
     record_property: Callable[[str, int], None],
 ):
-    project = shutil.copytree(finished, tmp_path / "project", symlinks=True)
+    project, folder = folder, folder / name
     entry, outs = lock_entry(project, stage)
     listed = [project / out["path"] for out in entry["outs"]]
     expected = {path: path.read_bytes() for path in outs}
-    inside = [path for path in outs if path.is_relative_to(project / folder)]
+    inside = [path for path in outs if path.is_relative_to(folder)]
     room = int(share * sum(len(expected[path]) for path in inside))
     for path in outs:
         path.unlink()  # DVC may have linked it to its cache
         if path in listed:  # a folder of outputs is emptied first
             path.write_bytes(OLD)
-    small_disk(project / folder, room)
-    before = contents(project / folder, *GROWING)
+    small_disk(folder, room)
+    before = contents(folder, *GROWING)
     environment = {"PYTHONPATH": str(project)}
 
     command = shlex.split(entry["cmd"])
     result = run(*command, cwd=project, check=False, **environment)
     assert result.returncode == 1, result.stdout + result.stderr
     message = result.stderr.strip()
-    assert message.startswith(f"error: {folder}/"), message
+    assert message.startswith(f"error: {name}/"), message
     assert "No space left on device" in message
     assert "\n" not in message
-    assert contents(project / folder, *GROWING) == before
+    assert contents(folder, *GROWING) == before
     for path in listed:  # in its other folders, too, a stage replaces all outputs or none
         if path.is_file():
             assert path.read_bytes() == OLD, path
 
-    (project / folder / "filler.tmp").unlink()
-    remount = ["mount", "-o", "remount,size=200m", project / folder]
-    subprocess.run(remount, check=True)
+    (folder / "filler.tmp").unlink()
+    subprocess.run(["mount", "-o", "remount,size=200m", folder], check=True)
     run(*command, cwd=project, **environment)
     assert {path: path.read_bytes() for path in outs} == expected
     assert not list(project.rglob("*.tmp"))

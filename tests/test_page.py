@@ -2,20 +2,18 @@
 shows it.
 """
 
-import html
 import json
 import re
 import shutil
 from pathlib import Path
 
 import pytest
+from browser import Tab
 from conftest import ROOT, change_params, commit, copy_project, run
 
 from stages import page
 
 TEMPLATE = (ROOT / ".dvc/page.html").read_text(encoding="utf-8")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
-NO_CHROMIUM = "no chromium is installed, so no page can be opened"
 WEB = "https://cdn.jsdelivr.net/npm/"  # where DVC's pages have Vega from
 
 
@@ -67,21 +65,17 @@ def charts_of(shown: str) -> list[str]:
 
 # --- In a browser
 
-# Goes into the page before anything else, and at the end notes what there is to see.
-PROBE = """<script>
-const faults = [];
-addEventListener("error", (event) => faults.push(event.message || event.target.src), true);
-addEventListener("unhandledrejection", (event) => faults.push(String(event.reason)));
-console.error = (...message) => faults.push(message.join(" "));
-const big = (element) => {
-  const box = element.getBoundingClientRect();
-  return box.width > 9 && box.height > 9;
-};
-addEventListener("load", () => setTimeout(() => {
-  const seen = document.createElement("pre");
-  seen.id = "seen";
-  seen.textContent = JSON.stringify({
-    faults,
+# When the page has not changed for a second: what there is to see.
+SEEN = """(async () => {
+  for (let now = "", before; now !== before; ) {
+    [before, now] = [now, document.body.innerHTML];
+    await new Promise((done) => setTimeout(done, 1000));
+  }
+  const big = (element) => {
+    const box = element.getBoundingClientRect();
+    return box.width > 9 && box.height > 9;
+  };
+  return {
     charts: CHARTS.map((id) => document.getElementById(id)).map((element) => ({
       drawn: [...element.querySelectorAll("svg")].some(big),
       text: element.lastChild.textContent.trim(),
@@ -90,40 +84,23 @@ addEventListener("load", () => setTimeout(() => {
     images: [...document.images].map((image) => image.naturalWidth > 0 && big(image)),
     notice: document.getElementById("notice").checkVisibility() ? notice.textContent : "",
     overflow: document.documentElement.scrollWidth - document.documentElement.clientWidth,
-  });
-  document.body.append(seen);
-}, 5000));
-</script>"""
+  };
+})()"""
 
 
-def look(path: Path, profile: Path) -> dict:
-    """What a browser without a network shows of a page, as PROBE notes it."""
-    shown = path.read_text(encoding="utf-8")
-    probe = PROBE.replace("CHARTS", json.dumps(charts_of(shown)))
-    probed = path.with_name("probed.html")
-    probed.write_text(shown.replace("<head>", f"<head>{probe}"), encoding="utf-8")
-    found = run(
-        CHROMIUM,
-        *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"),
-        *("--disable-background-networking", "--disable-component-update", "--disable-quic"),
-        f"--user-data-dir={profile}",
-        "--host-resolver-rules=MAP * ~NOTFOUND",
-        "--no-proxy-server",
-        "--virtual-time-budget=20000",  # a clock that stands still while anything is loading
-        "--dump-dom",
-        probed.as_uri(),
-        cwd=path.parent,
-    ).stdout
-    return json.loads(html.unescape(re.search(r'<pre id="seen">(.*?)</pre>', found, re.S)[1]))
+def look(tab: Tab, path: Path) -> dict:
+    """What a browser without a network shows of a page, and the addresses it has in vain."""
+    tab.open(path)
+    seen = tab.run(SEEN.replace("CHARTS", json.dumps(charts_of(path.read_text("utf-8")))))
+    return seen | {"faults": [str(fault.get("entry", fault).get("url")) for fault in tab.faults()]}
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project in which `dvc repro` has run on digits, committed to the branch `main`."""
-    if not CHROMIUM:
-        pytest.skip(NO_CHROMIUM)
-    project = copy_project(tmp_path_factory.mktemp("page") / "project")
-    change_params(project, train__epochs=2)  # a curve of one point is no curve
+def finished(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same after two epochs: a curve of one point is no curve."""
+    project = tmp_path_factory.mktemp("page") / "project"
+    shutil.copytree(finished, project, symlinks=True)
+    change_params(project, train__epochs=2)
     run("dvc", "repro", cwd=project)
     commit(project, "run")
     return project
@@ -142,27 +119,26 @@ def assert_all_is_drawn(seen: dict) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "out"),
-    [("diff main", "dvc_plots"), *(("show", out) for out in ("dvc_plots", ".", "a", "a/b/c/d"))],
+    [("diff main", "dvc_plots"), *(("show", out) for out in ("dvc_plots", ".", "a/b/c"))],
 )
-def test_page_is_drawn_without_a_network_in_any_folder(folder, tmp_path, command, out):
+def test_page_is_drawn_without_a_network_in_any_folder(tab, folder, command, out):
     if command == "diff main":
         curves = folder / "models/trained/seed-0/curves.csv"
         text = curves.read_text(encoding="utf-8")
         curves.unlink()  # DVC may have linked it to its cache
         curves.write_text(text.replace("0.", "0.1"), encoding="utf-8")
     run("dvc", "plots", *command.split(), "--out", out, cwd=folder)
-    seen = look(folder / out / "index.html", tmp_path / "profile")
+    seen = look(tab, folder / out / "index.html")
     assert_all_is_drawn(seen)
     elsewhere = [fault for fault in seen["faults"] if fault.endswith("plots/vega.js")]
     assert seen["faults"] == ([] if out == "dvc_plots" else elsewhere)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not CHROMIUM, reason=NO_CHROMIUM)
-def test_page_names_charts_that_have_no_data_yet(begun, tmp_path):
+def test_page_names_charts_that_have_no_data_yet(tab, begun):
     run("dvc", "repro", "page", cwd=begun)
     run("dvc", "plots", "show", cwd=begun)
-    seen = look(begun / "dvc_plots/index.html", tmp_path / "profile")
+    seen = look(tab, begun / "dvc_plots/index.html")
     assert seen["faults"] == []
     drawn = {chart["text"]: chart["drawn"] for chart in seen["charts"]}
     assert list(drawn.values()).count(True) == 1, "the loss"
@@ -171,13 +147,13 @@ def test_page_names_charts_that_have_no_data_yet(begun, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("content", [None, "(() => {", "var other = 1;"])
-def test_page_says_what_charts_need(folder, tmp_path, content):
+def test_page_says_what_charts_need(tab, folder, content):
     """When there is no script, or it is damaged, and no network: one sentence, and the pictures."""
     (folder / page.SCRIPT).unlink()
     if content:
         (folder / page.SCRIPT).write_text(content, encoding="utf-8")
     run("dvc", "plots", "show", cwd=folder)
-    seen = look(folder / "dvc_plots/index.html", tmp_path / "profile")
+    seen = look(tab, folder / "dvc_plots/index.html")
     assert not any(chart["drawn"] for chart in seen["charts"])
     assert "plots/vega.js" in seen["notice"]
     assert "dvc repro page" in seen["notice"]
@@ -186,7 +162,7 @@ def test_page_says_what_charts_need(folder, tmp_path, content):
 
 
 @pytest.mark.slow
-def test_page_takes_the_scripts_from_the_web_where_nothing_has_run(folder, tmp_path):
+def test_page_takes_the_scripts_from_the_web_where_nothing_has_run(tab, folder, tmp_path):
     """One after the other, in DVC's order: each here needs the one before, as the real ones do."""
     run("dvc", "plots", "show", cwd=folder)
     script = (folder / page.SCRIPT).read_text(encoding="utf-8")
@@ -200,4 +176,4 @@ def test_page_takes_the_scripts_from_the_web_where_nothing_has_run(folder, tmp_p
     (web / vega).write_text("window.first = 1;", encoding="utf-8")
     (web / lite).write_text("window.second = first + 1;", encoding="utf-8")
     (web / embed).write_text(f"second.toFixed();{script}", encoding="utf-8")
-    assert_all_is_drawn(look(shown, tmp_path / "profile"))
+    assert_all_is_drawn(look(tab, shown))

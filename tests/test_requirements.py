@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from importlib import import_module
-from importlib.metadata import distributions
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -29,16 +29,6 @@ def requirements(lines: list[str]) -> dict[str, Requirement]:
     return {canonicalize_name(Requirement(text).name): Requirement(text) for text in texts}
 
 
-def installed() -> dict[str, str]:
-    """By the name that is imported: the package that has it. (Python 3.10's own finds too few.)"""
-    found = {}
-    for package in distributions():
-        name = canonicalize_name(package.name)
-        for line in (package.read_text("RECORD") or "").splitlines():
-            found[re.split("[/,.]", line)[0]] = name
-    return found
-
-
 def imported() -> set[str]:
     """Packages that the project's code imports, by the names they are installed by."""
     names = set()
@@ -49,10 +39,10 @@ def imported() -> set[str]:
             elif isinstance(node, ast.ImportFrom) and node.module:
                 names.add(node.module.split(".")[0])
     ours = {path.stem for path in ROOT.glob("tests/*.py")} | set(FOLDERS)
-    packages = installed()
+    packages = packages_distributions()
     # An import that is guarded, since the package is optional, may not be installed.
-    foreign = names - ours - sys.stdlib_module_names
-    return {packages[name] for name in foreign if name in packages}
+    foreign = (names - ours - sys.stdlib_module_names) & set(packages)
+    return {canonicalize_name(packages[name][0]) for name in foreign}
 
 
 def test_what_is_imported_is_required_and_what_is_required_is_used():

@@ -16,8 +16,6 @@ import pytest
 from conftest import contents, copy_project, run
 
 pytestmark = pytest.mark.slow
-
-
 UNSEEN = (".git", ".dvc", "__pycache__")
 
 
@@ -34,11 +32,9 @@ def start(project: Path) -> subprocess.Popen:
 
 
 @pytest.fixture(scope="module")
-def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def expected(finished: Path) -> dict[str, bytes]:
     """What an undisturbed run leaves."""
-    project = copy_project(tmp_path_factory.mktemp("alone") / "project")
-    run("dvc", "repro", cwd=project)
-    return contents(project, *UNSEEN)
+    return contents(finished, *UNSEEN)
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -49,8 +49,10 @@ def changes(folder: Path) -> str:
     return run("git", "status", "--porcelain", cwd=folder).stdout
 
 
-@pytest.mark.parametrize("where", ["on a branch", "detached", "staged"])
-@pytest.mark.parametrize("way", ["exp run", "repro", "edited only", "interrupted"])
+@pytest.mark.parametrize(
+    ("way", "where"),
+    [("exp run", "branch"), ("repro", "detached"), ("edited", "staged"), ("interrupted", "branch")],
+)
 def test_it_goes_back_and_what_was_there_can_be_brought_back(folder, way, where):
     if where == "detached":
         run("git", "checkout", "-q", "--detach", cwd=folder)
@@ -70,7 +72,7 @@ def test_it_goes_back_and_what_was_there_can_be_brought_back(folder, way, where)
     apply(folder, result.stdout)
     assert (folder / "params.yaml").read_text() == "width: 2\n"
     ran = "Running stage" in run("dvc", "repro", cwd=folder).stdout
-    assert ran == (way in ("edited only", "interrupted"))
+    assert ran == (way in ("edited", "interrupted"))
     assert network(folder) == "width: 2\n", "DVC has not taken the old network for the new one"
 
 
