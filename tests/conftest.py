@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -104,21 +105,20 @@ def prepared(folder: Path, **values) -> Path:
 def packaged(folder: Path, **values) -> Path:
     """`prepared`, and the stages train, for each seed, and package in it.
 
-    For the same params of `train`, networks and data are copied from an earlier call.
+    For the same seeds and params of `train`, networks are trained once, and copied.
     """
     from stages import package, train  # here: TensorFlow takes seconds
 
     key = str({name: values[name] for name in values if name.startswith(("seeds", "train"))})
-    if key in TRAINED:
-        small_project(folder, **values)
-        for name in ("data", "models"):
-            shutil.copytree(TRAINED[key] / name, folder / name, dirs_exist_ok=True)
-        return folder
-    prepared(folder, **values)
-    for seed in values.get("seeds", (0, 3)):
-        run_stage(train.main, folder, "--seed", str(seed))
-    run_stage(package.main, folder)
-    TRAINED[key] = folder
+    if key not in TRAINED:
+        trained = prepared(Path(tempfile.mkdtemp(dir=folder.parent)), **values)
+        for seed in values.get("seeds", (0, 3)):
+            run_stage(train.main, trained, "--seed", str(seed))
+        run_stage(package.main, trained)
+        TRAINED[key] = trained
+    small_project(folder, **values)
+    for name in ("data", "models"):
+        shutil.copytree(TRAINED[key] / name, folder / name, dirs_exist_ok=True)
     return folder
 
 
