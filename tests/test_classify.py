@@ -24,7 +24,7 @@ PLACES = ("metrics/photos.csv", "metrics/rejection.csv", "models/classify/reject
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with two small networks trained on digits, and pictures."""
-    folder = packaged(tmp_path_factory.mktemp("classify"))
+    folder = packaged(tmp_path_factory.mktemp("classify"), train__batch_size=128)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         apps.classify.predictors.cache_clear()
