@@ -1,7 +1,4 @@
-"""What the tests share: a copy of the project in a temporary folder, and ways to run it there.
-
-Tests go in by the doors that users have: a stage is run by its `main`, the pipeline by DVC.
-"""
+"""What the tests share: copies of the project, and ways to run it by the doors that users have."""
 
 import contextlib
 import io
@@ -11,8 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,11 +19,14 @@ from stages import environment
 
 ROOT = Path(__file__).resolve().parent.parent
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-NETWORKS = "settings evaluate robustness package train callbacks batches architecture optimizer"
+STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+NETWORKS = "settings evaluate robustness package train callbacks classify draw batches augment "
+NETWORKS += "photometric architecture optimizer benchmarks"
 NETWORKS = [f"test_{name}" for name in NETWORKS.split()]  # files that need TensorFlow, networks
 TRAINED: dict[str, Path] = {}  # by params: folders in which this process has trained networks
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A worker runs whole files; one runs all that share networks, so those are trained once."""
     items.sort(key=lambda item: item.path.stem not in (*NETWORKS, "test_pipeline"))
@@ -53,11 +52,26 @@ def copy_project(target: Path) -> Path:
         train__epochs=1,
         train__network__filters=[4, 8, 8],
     )
-    run("git", "init", "-q", "-b", "main", cwd=target)
-    run("git", "config", "user.name", "Tests", cwd=target)
-    run("git", "config", "user.email", "tests@example.com", cwd=target)
+    git_init(target)
     commit(target, "start")
     return target
+
+
+def git_init(folder: Path) -> None:
+    run("git", "init", "-q", "-b", "main", cwd=folder)
+    run("git", "config", "user.name", "Tests", cwd=folder)
+    run("git", "config", "user.email", "tests@example.com", cwd=folder)
+
+
+def small_dvc_project(folder: Path, files: dict[str, str], *commands: str) -> Path:
+    """A DVC project of these files, in which the pipeline has run, committed."""
+    git_init(folder)
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    for command in ("dvc init -q", *commands, "dvc repro"):
+        run(*command.split(), cwd=folder)
+    commit(folder, "run")
+    return folder
 
 
 def commit(project: Path, message: str) -> None:
@@ -103,10 +117,7 @@ def prepared(folder: Path, **values) -> Path:
 
 
 def packaged(folder: Path, **values) -> Path:
-    """`prepared`, and the stages train, for each seed, and package in it.
-
-    For the same seeds and params of `train`, networks are trained once, and copied.
-    """
+    """`prepared`, then train, for each seed, and package; networks are trained once and copied."""
     from stages import package, train  # here: TensorFlow takes seconds
 
     key = str({name: values[name] for name in values if name.startswith(("seeds", "train"))})
@@ -135,6 +146,17 @@ def lock_entry(project: Path, stage: str) -> tuple[dict, list[Path]]:
     entry = lock[stage] if stage in lock else lock[f"{stage}@0"]
     outs = [project / out["path"] for out in entry["outs"]]
     return entry, [file for out in outs for file in [out, *out.rglob("*")] if file.is_file()]
+
+
+def within(path: str, names: Iterable[str], separator: str = "/") -> bool:
+    """Whether a path or a module is one of these or in one of them."""
+    return any(path == name or path.startswith(name + separator) for name in names)
+
+
+def assert_covers(listed: set[str], paths: set[str]) -> None:
+    """Each path is listed, itself or by its folder, and nothing is listed in vain."""
+    assert not {path for path in paths if not within(path, listed)}
+    assert not {name for name in listed if not any(within(path, [name]) for path in paths)}
 
 
 def leaves(values: dict, prefix: str = "") -> Iterator[str]:
@@ -189,22 +211,9 @@ def stages_run(result: subprocess.CompletedProcess) -> set[str]:
     return set(re.findall(r"^Running stage '(.+)'", result.stdout, re.MULTILINE))
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the sums of what the tests that passed counted with `record_property`."""
-    counts = Counter()
-    for report in terminalreporter.stats.get("passed", []):
-        for what, number in report.user_properties:
-            counts[what] += number
-    for what, number in counts.items():
-        terminalreporter.write_line(f"{what}: {number:,}")
-
-
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project in which `dvc repro` has run on digits, committed; what it used is in ../trace.
-
-    Not to be changed. A test file may have a `finished` of its own.
-    """
+    """A project in which `dvc repro` has run, committed; not to be changed."""
     project = copy_project(tmp_path_factory.mktemp("repro") / "project")
     (trace := project.parent / "trace").mkdir()
     run("dvc", "repro", cwd=project, PYTHONPATH=str(ROOT / "tests/tracing"), TRACE=str(trace))

@@ -1,6 +1,4 @@
-"""Training that is interrupted goes on where it was and ends with the bytes of an undisturbed run;
-a backup of another run is left aside. The progress bar of a terminal. Kills: test_kills.py.
-"""
+"""Training that is interrupted goes on and ends with the same bytes; the bar of a terminal."""
 
 import contextlib
 import os
@@ -22,11 +20,6 @@ BACKUP = Path(".dvc/tmp/training/seed-0.npz")
 TRAINED = Path("models/trained")
 
 
-def train_in(folder: Path, seed: int = 0) -> str:
-    """Run the stage in `folder`; what it printed."""
-    return run_stage(train.main, folder, "--seed", str(seed))
-
-
 def train_until(folder: Path, *epochs: int, seed: int = 0) -> int:
     """Run the stage until one of these epochs begins, counted from 0; interrupt it; say which."""
     begin, began = Progress.on_epoch_begin, []
@@ -40,7 +33,7 @@ def train_until(folder: Path, *epochs: int, seed: int = 0) -> int:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Progress, "on_epoch_begin", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            train_in(folder, seed)
+            run_stage(train.main, folder, "--seed", str(seed))
     return began[-1]
 
 
@@ -52,31 +45,21 @@ def goes_on(folder: Path, seed: int = 0) -> bool:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = prepared(tmp_path_factory.mktemp("undisturbed"), train__epochs=EPOCHS)
-    train_in(folder)
+    run_stage(train.main, folder, "--seed", "0")
     return folder
-
-
-def not_trained(folder: Path, target: Path) -> Path:
-    return shutil.copytree(folder, target, ignore=shutil.ignore_patterns("models"))
 
 
 @pytest.fixture(scope="module")
 def finished(undisturbed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same, interrupted when two epochs were finished; DVC has removed the outputs."""
-    folder = not_trained(undisturbed, tmp_path_factory.mktemp("interrupted") / "project")
+    folder = shutil.copytree(undisturbed, tmp_path_factory.mktemp("interrupted") / "project")
     train_until(folder, 2)
     shutil.rmtree(folder / TRAINED)
     return folder
 
 
-@pytest.fixture
-def fresh(undisturbed: Path, tmp_path: Path) -> Path:
-    """A folder with all that training needs, in which none has begun."""
-    return not_trained(undisturbed, tmp_path / "project")
-
-
 def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(folder: Path, undisturbed: Path):
-    printed = train_in(folder)
+    printed = run_stage(train.main, folder, "--seed", "0")
     assert f"\ngoing on after epoch 2/{EPOCHS}" in printed
     assert f"epoch 3/{EPOCHS}: accuracy" in printed
     assert contents(folder / TRAINED) == contents(undisturbed / TRAINED)
@@ -89,9 +72,9 @@ def test_a_run_that_failed_after_its_last_epoch_only_writes_its_outputs(
     obstacle = folder / TRAINED / "seed-0/network.keras/no file"
     obstacle.mkdir(parents=True)
     with pytest.raises(OSError, match=r"network\.keras"):
-        train_in(folder)
+        run_stage(train.main, folder, "--seed", "0")
     shutil.rmtree(folder / TRAINED)
-    printed = train_in(folder)
+    printed = run_stage(train.main, folder, "--seed", "0")
     assert f"\ngoing on after epoch {EPOCHS}/{EPOCHS}" in printed
     assert "images/s" not in printed
     assert contents(folder / TRAINED) == contents(undisturbed / TRAINED)
@@ -120,15 +103,16 @@ def test_a_run_on_other_data_or_with_a_damaged_backup_does_not_go_on(folder: Pat
     assert not goes_on(folder)
 
 
-def test_a_run_with_other_code_does_not_go_on(fresh: Path, tmp_path: Path, monkeypatch):
+def test_a_run_with_other_code_does_not_go_on(folder: Path, tmp_path: Path, monkeypatch):
+    (folder / BACKUP).unlink()
     module = ModuleType("stages.network.extra")
     module.__file__ = str(tmp_path / "extra.py")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     Path(module.__file__).write_text("RATE = 1\n")
-    train_until(fresh, 2)
-    assert goes_on(fresh)
+    train_until(folder, 2)
+    assert goes_on(folder)
     Path(module.__file__).write_text("RATE = 2\n")
-    assert not goes_on(fresh)
+    assert not goes_on(folder)
 
 
 def test_a_run_with_another_tensorflow_or_another_seed_does_not_go_on(folder: Path, monkeypatch):

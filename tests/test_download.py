@@ -1,9 +1,6 @@
-"""The stage download, against real servers on this machine that play the faults of real ones.
+"""The stage download, against servers on this machine that play the faults of real ones."""
 
-The dataset is a made-up one of four small files with their true digests, so that a test decides
-alone who serves what. The fault is always in the source that is asked first.
-"""
-
+import functools
 import gzip
 import hashlib
 import os
@@ -102,24 +99,19 @@ def silent(handler: Handler, _: bytes) -> None:
 def stalling(handler: Handler, body: bytes) -> None:
     handler.start(200, Content_Length=SIZE)
     handler.wfile.write(body[:1000])
-    handler.server.closing.wait(60)
-
-
-def drip(handler: Handler, body: bytes) -> None:
-    for byte in body:
-        handler.wfile.write(bytes([byte]))
-        if handler.server.closing.wait(0.05):
-            break
+    silent(handler, body)
 
 
 def dripping(handler: Handler, body: bytes) -> None:
     handler.start(200, Content_Length=SIZE)
-    drip(handler, body[:500])  # 25 seconds
+    while not handler.server.closing.wait(0.05):
+        handler.wfile.write(body[:1])
 
 
-def dripping_headers(handler: Handler, _: bytes) -> None:
+def dripping_headers(handler: Handler, body: bytes) -> None:
     handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Padding: ")
-    drip(handler, b"x" * 80)  # four seconds
+    while not handler.server.closing.wait(0.05):
+        handler.wfile.write(b"x")
 
 
 whole = sends(Content_Length=SIZE)
@@ -141,23 +133,20 @@ class Fault(NamedTuple):
 
     answer: Answer | None  # None: nobody listens
     cause: str
-    wrong_file: bool = False
     times: dict[str, object] = {}  # of stages.download, shortened for this fault
+    wrong_file: bool = False
 
 
-def wrong(answer: Answer, cause: str) -> Fault:
-    return Fault(answer, cause, wrong_file=True)
+wrong = functools.partial(Fault, wrong_file=True)
 
 
-SHORT = "received 2,900 bytes, published are 3,000"
 FAULTS = {
-    **{str(code): Fault(status(code), f"{code} (Client|Server) Error") for code in (404, 503)},
+    "503": Fault(status(503), "503 Server Error"),
     "html page": wrong(sends(lambda _: b"<html>" * 5), "received 30 bytes, published are 3,000"),
     "cut off": Fault(sends(without_end, Content_Length=SIZE), "2900 bytes read, 100 more expected"),
-    "truncated": wrong(sends(without_end), SHORT),
+    "truncated": wrong(sends(without_end), "received 2,900 bytes, published are 3,000"),
     "flipped bit": wrong(sends(flip, Content_Length=SIZE), "hash"),
     "gzip bomb": wrong(sends(lambda _: BOMB, Content_Length=SIZE, Content_Encoding="gzip"), "hash"),
-    "length too small": wrong(sends(Content_Length=SIZE - 100), SHORT),
     "over-long": wrong(sends(lambda body: body + b"\0", Content_Length=SIZE + 1), "3,001 bytes"),
     "connection refused": Fault(None, "refused"),
     "silent": Fault(silent, "timed out", times={"TIMEOUT": (5, 1)}),
@@ -229,8 +218,8 @@ def test_files_arrive_whole_and_readable_however_a_good_server_sends_them(answer
 
 
 @each_fault
-@pytest.mark.parametrize("position", range(3))
-def test_fault_in_any_position_of_three_sources(position, fault, serve, raw, record_property):
+@pytest.mark.parametrize("position", [0, 2])
+def test_fault_in_any_position_of_three_sources(position, fault, serve, raw):
     bad = [serve(status(410)) for _ in range(position)]
     faulty = serve(fault)
     good = [serve(whole) for _ in range(2 - position)]
@@ -255,7 +244,6 @@ def test_fault_in_any_position_of_three_sources(position, fault, serve, raw, rec
     for server in (*bad, faulty):
         assert set(server.requested) <= {NAMES[0]}, "asked again for other files"
     assert time.monotonic() - begin < 20, "less than any fault that would go on"
-    record_property("faults of mirrors tried", 1)
 
 
 @each_fault
@@ -293,15 +281,14 @@ def test_a_source_is_tried_again(fault, serve, raw, monkeypatch):
 
 @pytest.mark.parametrize("kind", ["folder", "url", "empty"])
 def test_mnist_mirror_comes_before_the_catalogue_unless_it_is_empty(
-    kind, serve, tmp_path_factory, workspace, monkeypatch
+    kind, serve, raw, workspace, monkeypatch
 ):
     mirror, catalogues = serve(whole), serve(whole)
-    folder = tmp_path_factory.mktemp("mirror")
     for name, body in GENUINE.items():
-        (folder / name).write_bytes(body)
+        (raw / name).write_bytes(body)
     dataset = tiny(catalogues.url)
     monkeypatch.setattr(catalogue, "find", lambda _: dataset)
-    value = {"folder": str(folder), "url": mirror.url.rstrip("/"), "empty": ""}[kind]
+    value = {"folder": str(raw), "url": mirror.url.rstrip("/"), "empty": ""}[kind]
     monkeypatch.setenv("MNIST_MIRROR", value)
     download.main()
     assert contents(workspace / "data/raw") == GENUINE
@@ -325,10 +312,7 @@ def test_incomplete_fetch_leaves_the_old_files_and_is_continued_by_the_next(serv
 
 
 def test_digits_are_made_without_a_network_and_always_the_same_bytes(workspace, monkeypatch):
-    def refuse(*_: object) -> None:
-        raise AssertionError("digits must not need a network")
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.delattr(socket.socket, "connect")
     download.main()
     first = contents(workspace / "data/raw")
     assert set(first) == set(NAMES)
@@ -359,10 +343,9 @@ def test_an_address_or_folder_that_cannot_be_is_told(mirror, raw):
 
 
 def test_a_folder_without_genuine_files_is_told(tmp_path, raw):
-    for content, cause in (b"short", "received 5 bytes"), (bytes(SIZE), "hash"):
-        (tmp_path / NAMES[0]).write_bytes(content)
-        with pytest.raises(UserError, match=f"{tmp_path}: .*{cause}"):
-            download.download(tiny(), raw, str(tmp_path))
+    (tmp_path / NAMES[0]).write_bytes(bytes(SIZE))
+    with pytest.raises(UserError, match=f"{tmp_path}: .*hash"):
+        download.download(tiny(), raw, str(tmp_path))
     assert contents(raw) == OLD
 
 
@@ -371,6 +354,5 @@ def test_catalogue_entry_is_complete(name):
     entry = catalogue.find(name)
     assert set(entry.files) == set(NAMES)
     assert len({file.sha256 for file in entry.files.values()}) == 4
-    assert all(re.fullmatch("[0-9a-f]{64}", file.sha256) for file in entry.files.values())
     assert len(set(entry.mirrors)) >= 2
     assert len(set(entry.classes)) == len(entry.classes) == 10

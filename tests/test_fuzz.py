@@ -1,9 +1,6 @@
-"""The IDX reader, fed with damage made up by machine.
+"""The IDX reader gives what an independent decoder finds in a damaged file, or refuses the file.
 
-Whatever comes in, it gives what an independent decoder finds in it, or refuses it with one
-line that names the file; it needs no more memory than the file declares and its size allows.
-Hypothesis makes up a few hundred inputs, and finds the smallest that fails; a fast mutation of
-genuine files makes a million in the slow run. Both draw the same inputs each time.
+Hypothesis finds the smallest input that fails; a fast mutation makes a million in the slow run.
 """
 
 import gzip
@@ -142,18 +139,15 @@ def test_headers_are_not_believed(shape, data, excess, exact, dimensions, tmp_pa
     check_idx(gzip.compress(idx_content(shape, data)), dimensions, tmp_path / "input")
 
 
-def test_damaged_idx_files_are_told_from_genuine_ones_in_bounded_memory(tmp_path, record_property):
+def test_damaged_idx_files_are_told_from_genuine_ones_in_bounded_memory(tmp_path):
     tracemalloc.start()
     try:
         accepted = fuzz_idx(1000, tmp_path / "input", memory=True)
     finally:
         tracemalloc.stop()
     assert 50 < accepted < 950, "else one of the two ways is not tried"
-    record_property("inputs fuzzed", 1000)
 
 
 @pytest.mark.slow
-def test_a_million_damaged_idx_files(tmp_path, record_property):
-    accepted = fuzz_idx(1_000_000, tmp_path / "input", memory=False)
-    record_property("inputs fuzzed", 1_000_000)
-    record_property("of these still genuine", accepted)
+def test_a_million_damaged_idx_files(tmp_path):
+    fuzz_idx(1_000_000, tmp_path / "input", memory=False)

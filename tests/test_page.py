@@ -1,6 +1,4 @@
-"""The page of plots: the script that its charts need, and the page as a browser without a network
-shows it.
-"""
+"""The page of plots: its script, and what a browser without a network shows."""
 
 import json
 import re

@@ -79,6 +79,10 @@ def assert_readable(figure: Figure) -> None:
         assert not covered, f"{text} lies over another text"
 
 
+def numbers_of(figure: Figure) -> list[int]:
+    return [int(above.split("#")[1]) for above, _, _ in shown(figure)]
+
+
 def shown(figure: Figure) -> list[tuple[str, list[str], np.ndarray]]:
     """Of each image that is seen: the text above it, the lines below it, and its pixels."""
     (axes,) = figure.axes
@@ -87,12 +91,8 @@ def shown(figure: Figure) -> list[tuple[str, list[str], np.ndarray]]:
     return [(above, below.split("\n"), image.get_array()) for above, below, image in found]
 
 
-def numbers_of(figure: Figure) -> list[int]:
-    return [int(above.split("#")[1]) for above, _, _ in shown(figure)]
-
-
 @pytest.mark.parametrize("data", DATA.values(), ids=DATA)
-@pytest.mark.parametrize("name", list(DRAW)[:4])
+@pytest.mark.parametrize("name", DRAW)
 @pytest.mark.filterwarnings("error")
 def test_all_that_is_written_can_be_read(name: str, data: pictures.Predictions):
     assert_readable(DRAW[name](data))

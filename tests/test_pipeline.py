@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, change_params, lock_entry, run, stages_run
-
-STAGES = tuple(yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"])
+from conftest import ROOT, STAGES, assert_covers, change_params, lock_entry, run, stages_run
 
 
 @pytest.fixture(scope="module")
@@ -16,16 +14,6 @@ def used(finished: Path) -> dict[str, dict]:
     """What each stage used when the pipeline ran."""
     traces = {stage: finished.parent / f"trace/{stage}.json" for stage in STAGES}
     return {stage: json.loads(path.read_text("utf-8")) for stage, path in traces.items()}
-
-
-def assert_covers(listed: set[str], paths: set[str]) -> None:
-    """Each path is listed, itself or by its folder, and nothing is listed in vain."""
-
-    def within(path: str, name: str) -> bool:
-        return path == name or path.startswith(f"{name}/")
-
-    assert not {path for path in paths if not any(within(path, name) for name in listed)}
-    assert not {name for name in listed if not any(within(path, name) for path in paths)}
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -14,14 +14,10 @@ MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
-def test_links_lead_to_files(path: Path):
-    for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text(encoding="utf-8")):
-        assert (path.parent / target).exists(), target
-
-
-@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
-def test_make_targets_exist(path: Path):
+def test_links_lead_to_files_and_make_targets_exist(path: Path):
     text = path.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (path.parent / target).exists(), target
     code = "\n".join(re.findall(r"`([^`]+)`", text) + re.findall(r"^\$ (.+)", text, re.MULTILINE))
     for target in re.findall(r"\bmake ([a-z-]+)", code):
         assert re.search(rf"^{target}.*:", MAKEFILE, re.MULTILINE), target

@@ -2,14 +2,13 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, run
+from conftest import ROOT, run, small_dvc_project
 from dvc.lock import Lock
 
 STAGE = "{cmd: 'sleep ${seconds} && cp params.yaml out', deps: [params.yaml], outs: [out]}"
@@ -23,19 +22,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a small DVC project that has run and is committed, and with DVC's cache."""
     project = tmp_path_factory.mktemp("finished") / "project"
     (project / "data").mkdir(parents=True)
-    (project / "params.yaml").write_text("seconds: 0\n")
-    (project / "dvc.yaml").write_text(f"stages: {{copy: {STAGE}}}\n")
-    (project / ".gitignore").write_text("/out\n*.tmp\n")
-    for command in ("git init -q -b main", "dvc init -q", "dvc cache dir ../cache", "dvc repro"):
-        run(*command.split(), cwd=project)
-    run("git", "add", "-A", cwd=project)
-    run("git", "-c", "user.name=a", "-c", "user.email=b", "commit", "-qm", "run", cwd=project)
+    files = {"params.yaml": "seconds: 0\n", "dvc.yaml": f"stages: {{copy: {STAGE}}}\n"}
+    small_dvc_project(project, files | {".gitignore": "/out\n*.tmp\n"}, "dvc cache dir ../cache")
     return project.parent
 
 
 @pytest.fixture
-def project(finished: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(finished, tmp_path / "copy") / "project"
+def project(folder: Path) -> Path:
+    return folder / "project"
 
 
 def recover(folder: Path) -> subprocess.CompletedProcess:

@@ -45,16 +45,16 @@ def test_who_may_write_runs_no_code_of_a_pull_request():
             assert "pull_request_target" not in path.read_text(encoding="utf-8")
 
 
-def test_the_comment_waits_for_the_workflow_that_there_is():
-    waits = workflow(ROOT / ".github/workflows/comment.yml")["on"]["workflow_run"]["workflows"]
-    assert waits == [workflow(ROOT / ".github/workflows/pull-request.yml")["name"]]
-
-
-def test_tests_run_on_the_oldest_and_the_newest_python():
+def test_workflows_name_what_there_is():
+    """The comment waits for the other workflow; tests run on the oldest and the newest Python."""
+    comment, tests, report = (
+        workflow(ROOT / f".github/workflows/{name}.yml")
+        for name in ("comment", "tests", "pull-request")
+    )
+    assert comment["on"]["workflow_run"]["workflows"] == [report["name"]]
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    oldest, newest = re.search(r"Python (3\.\d+) to (3\.\d+) is needed", makefile).groups()
-    matrix = workflow(ROOT / ".github/workflows/tests.yml")["jobs"]["tests"]["strategy"]["matrix"]
-    assert matrix["python"] == [oldest, newest]
+    ends = re.search(r"Python (3\.\d+) to (3\.\d+) is needed", makefile).groups()
+    assert tests["jobs"]["tests"]["strategy"]["matrix"]["python"] == [*ends]
 
 
 @pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is not installed")
@@ -88,17 +88,17 @@ def report(clone: Path, *arguments: str, **environment: str):
     return run("bash", ".ci/report", *arguments, cwd=clone, check=False, **environment)
 
 
-def accuracy(clone: Path, revision: str) -> float:
-    shown = run("git", "show", f"{revision}:metrics/evaluate.json", cwd=clone).stdout
-    return json.loads(shown)["accuracy"]
-
-
 @pytest.mark.slow
 def test_report_tells_what_a_branch_changes(clone):
     result = report(clone, "origin/main")
     assert result.returncode == 0, result.stderr
     text = (clone / "report/report.md").read_text(encoding="utf-8")
-    before, after = accuracy(clone, "origin/main"), accuracy(clone, "HEAD")
+    before, after = (
+        json.loads(run("git", "show", f"{name}:metrics/evaluate.json", cwd=clone).stdout)[
+            "accuracy"
+        ]
+        for name in ("origin/main", "HEAD")
+    )
     assert before != after
     assert re.search(rf"accuracy here +{percent(after)}", text)
     assert re.search(rf"accuracy of origin/main +{percent(before)}", text)

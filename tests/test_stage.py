@@ -31,7 +31,6 @@ def lost():
 
 run_stage({case})
 """
-IMPORTED = "import os, signal; os.kill(os.getpid(), signal.SIGINT)"
 FAULT = """
 from stages.base.stage import UserError, run_stage
 
@@ -42,20 +41,29 @@ run_stage(main)
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="sends a POSIX signal")
+def interruptible(*arguments: str, before=signal.default_int_handler, **environment: str):
+    """Run Python with SIGINT handled in this way when it starts."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=os.environ | environment,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, before),
+    )
+
+
+POSIX = pytest.mark.skipif(sys.platform == "win32", reason="sends a POSIX signal")
+
+
+@POSIX
 @pytest.mark.parametrize("case", ["at_once", "made_another_error", "lost"])
 @pytest.mark.parametrize("background", [False, True])
 def test_ctrl_c_ends_a_stage_with_one_line_unless_it_runs_in_the_background(
     case: str, background: bool
 ):
     before = signal.SIG_IGN if background else signal.default_int_handler
-    result = subprocess.run(
-        [sys.executable, "-c", STAGE.format(case=case)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, before),
-    )
+    result = interruptible("-c", STAGE.format(case=case), before=before)
     if not background:
         assert result.returncode == 130
         assert result.stderr.startswith("error: interrupted: ")
@@ -64,18 +72,12 @@ def test_ctrl_c_ends_a_stage_with_one_line_unless_it_runs_in_the_background(
         assert (result.returncode, result.stderr) == (0, "")
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="sends a POSIX signal")
+@POSIX
 @pytest.mark.parametrize("module", ["stages.preprocess", "stages.train", "apps.classify"])
 def test_ctrl_c_while_a_module_is_imported_prints_nothing(module: str, tmp_path: Path):
-    (tmp_path / "numpy.py").write_text(IMPORTED, encoding="utf-8")
-    result = subprocess.run(
-        [sys.executable, "-m", module, "--seed=0"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(tmp_path)},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
+    code = "import os, signal; os.kill(os.getpid(), signal.SIGINT)"
+    (tmp_path / "numpy.py").write_text(code, encoding="utf-8")
+    result = interruptible("-m", module, "--seed=0", PYTHONPATH=str(tmp_path))
     assert (result.returncode, result.stderr) == (-signal.SIGINT, "")
 
 

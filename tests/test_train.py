@@ -1,6 +1,4 @@
-"""The stage `train` on `digits`: what it writes, that a seed fixes every byte of it, that it
-learns, and how it fails. That each setting acts is tested in test_settings.py.
-"""
+"""The stage `train`: what it writes, that a seed fixes every byte, that it learns, how it fails."""
 
 import os
 import re

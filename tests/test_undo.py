@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, run
+from conftest import ROOT, run, small_dvc_project
 
 FILES = {
     "code.sh": "mkdir -p models metrics\ncp params.yaml models/network\n"
@@ -23,13 +23,7 @@ FILES = {
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A DVC project with a param, a network in DVC's cache and a metric in Git."""
-    project = tmp_path_factory.mktemp("finished")
-    for name, text in FILES.items():
-        (project / name).write_text(text)
-    for command in ("git init -q -b main", "dvc init -q", "dvc repro", "git add -A"):
-        run(*command.split(), cwd=project)
-    run("git", "-c", "user.name=a", "-c", "user.email=b", "commit", "-qm", "run", cwd=project)
-    return project
+    return small_dvc_project(tmp_path_factory.mktemp("finished"), FILES)
 
 
 def undo(folder: Path, check: bool = True) -> subprocess.CompletedProcess:
@@ -82,13 +76,6 @@ def test_what_dvc_has_kept_itself_is_not_kept_again(folder):
     assert f"`dvc exp apply {name}`" in undo(folder).stdout
 
 
-def test_with_nothing_to_keep_data_and_networks_are_restored(folder):
-    shutil.rmtree(folder / "models")
-    assert "exp apply" not in undo(folder).stdout
-    assert changes(folder) == ""
-    assert network(folder) == "width: 1\n"
-
-
 def test_code_and_files_of_the_user_stay_and_new_outputs_are_kept(folder):
     (folder / "metrics/notes.txt").write_text("mine")
     (folder / "dvc.yaml").write_text(FILES["dvc.yaml"].replace("evaluate", "second"))
@@ -101,10 +88,13 @@ def test_code_and_files_of_the_user_stay_and_new_outputs_are_kept(folder):
     assert (folder / "metrics/second.yaml").exists()
 
 
-def test_a_broken_dvc_lock_is_replaced_by_the_committed_one(folder):
+def test_a_broken_dvc_lock_is_replaced_and_what_has_not_changed_is_restored(folder):
     (folder / "dvc.lock").write_text("[")
-    undo(folder)
+    assert "exp apply" in undo(folder).stdout
     assert changes(folder) == ""
+    shutil.rmtree(folder / "models")
+    assert "exp apply" not in undo(folder).stdout, "there is nothing to keep"
+    assert network(folder) == "width: 1\n"
 
 
 def test_nothing_is_touched_while_dvc_works(folder):

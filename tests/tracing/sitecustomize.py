@@ -1,9 +1,4 @@
-"""Notes what a stage really uses: modules, files it opens, keys of params.yaml.
-
-Python imports this file at its start when its folder is on PYTHONPATH. When a process that ran
-`python -m stages.…` or `apps.…` ends, it writes what it used to $TRACE/<stage>.json;
-test_pipeline.py compares that with dvc.yaml.
-"""
+"""Python imports this first; of a stage it writes to $TRACE what files and params it used."""
 
 import atexit
 import json
@@ -12,7 +7,7 @@ import sys
 from pathlib import Path
 
 PROJECT = Path.cwd()
-opened, written = set(), set()
+opened, written, keys = set(), set(), set()
 
 
 def inside(path: object) -> str | None:
@@ -37,15 +32,10 @@ def note(event: str, arguments: tuple) -> None:
 def watch_params() -> None:
     """When stages.base.params is there, note what its `load_all` is asked for."""
     module = sys.modules.get("stages.base.params")
-    if module is None or hasattr(module, "traced_keys") or not hasattr(module, "load_all"):
-        return
-    plain, module.traced_keys = module.load_all, set()
-
-    def load_all(kinds: dict, *arguments, **options) -> dict:
-        module.traced_keys |= set(kinds)
-        return plain(kinds, *arguments, **options)
-
-    module.load_all = load_all
+    plain = getattr(module, "load_all", None)
+    if plain and not keys:
+        keys.add("")
+        module.load_all = lambda kinds, *more, **o: keys.update(kinds) or plain(kinds, *more, **o)
 
 
 def report() -> None:
@@ -57,7 +47,7 @@ def report() -> None:
         "modules": sorted(filter(None, modules)),
         "opened": sorted(opened - written),
         "written": sorted(written),
-        "params": sorted(getattr(sys.modules.get("stages.base.params"), "traced_keys", ())),
+        "params": sorted(keys - {""}),
     }
     target = Path(os.environ["TRACE"], f"{spec.name.split('.')[-1]}.json")
     target.write_text(json.dumps(content), encoding="utf-8")
