@@ -92,7 +92,7 @@ def shown(figure: Figure) -> list[tuple[str, list[str], np.ndarray]]:
 
 
 @pytest.mark.parametrize("data", DATA.values(), ids=DATA)
-@pytest.mark.parametrize("name", DRAW)
+@pytest.mark.parametrize("name", ["predictions", "misclassified", "reliability"])
 @pytest.mark.filterwarnings("error")
 def test_all_that_is_written_can_be_read(name: str, data: pictures.Predictions):
     assert_readable(DRAW[name](data))

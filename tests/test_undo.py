@@ -51,14 +51,15 @@ def test_it_goes_back_and_what_was_there_can_be_brought_back(folder, way, where)
     if where == "detached":
         run("git", "checkout", "-q", "--detach", cwd=folder)
     (folder / "params.yaml").write_text("width: 2\n")
-    if way in ("exp run", "repro"):
-        run("dvc", *way.split(), cwd=folder)
-    elif way == "interrupted":  # DVC removes outputs before it runs a stage
+    ran = run("dvc", *way.split(), cwd=folder).stdout if way in ("exp run", "repro") else ""
+    if way == "interrupted":  # DVC removes outputs before it runs a stage
         shutil.rmtree(folder / "metrics")
         shutil.rmtree(folder / "models")
     if where == "staged":
         run("git", "add", "-A", cwd=folder)
     result = undo(folder)
+    if name := re.search(r"Ran experiment\(s\): (\S+)", ran):
+        assert f"`dvc exp apply {name[1]}`" in result.stdout, "what DVC has kept is kept again"
     assert changes(folder) == ""
     assert "up to date" in run("dvc", "status", cwd=folder).stdout
     assert network(folder) == "width: 1\n"
@@ -68,12 +69,6 @@ def test_it_goes_back_and_what_was_there_can_be_brought_back(folder, way, where)
     ran = "Running stage" in run("dvc", "repro", cwd=folder).stdout
     assert ran == (way in ("edited", "interrupted"))
     assert network(folder) == "width: 2\n", "DVC has not taken the old network for the new one"
-
-
-def test_what_dvc_has_kept_itself_is_not_kept_again(folder):
-    ran = run("dvc", "exp", "run", "-S", "width=2", cwd=folder).stdout
-    name = re.search(r"Ran experiment\(s\): (\S+)", ran)[1]
-    assert f"`dvc exp apply {name}`" in undo(folder).stdout
 
 
 def test_code_and_files_of_the_user_stay_and_new_outputs_are_kept(folder):
