@@ -66,9 +66,7 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(folder: Path, u
     assert not (folder / BACKUP).exists()
 
 
-def test_a_run_that_failed_after_its_last_epoch_only_writes_its_outputs(
-    folder: Path, undisturbed: Path
-):
+def test_a_run_that_failed_after_its_last_epoch_only_writes_its_outputs(folder, undisturbed):
     obstacle = folder / TRAINED / "seed-0/network.keras/no file"
     obstacle.mkdir(parents=True)
     with pytest.raises(OSError, match=r"network\.keras"):

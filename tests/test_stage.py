@@ -59,9 +59,7 @@ POSIX = pytest.mark.skipif(sys.platform == "win32", reason="sends a POSIX signal
 @POSIX
 @pytest.mark.parametrize("case", ["at_once", "made_another_error", "lost"])
 @pytest.mark.parametrize("background", [False, True])
-def test_ctrl_c_ends_a_stage_with_one_line_unless_it_runs_in_the_background(
-    case: str, background: bool
-):
+def test_ctrl_c_ends_a_stage_with_one_line_unless_in_the_background(case, background):
     before = signal.SIG_IGN if background else signal.default_int_handler
     result = interruptible("-c", STAGE.format(case=case), before=before)
     if not background:

@@ -102,9 +102,7 @@ def test_no_validation_images_no_validation_numbers(folder: Path):
 
 
 @pytest.mark.parametrize("last", [False, True], ids=["during training", "by the last step"])
-def test_a_loss_that_is_no_number_ends_training_and_leaves_the_earlier_network(
-    folder: Path, last: bool
-):
+def test_a_loss_that_is_no_number_ends_training_and_leaves_the_earlier_network(folder, last):
     change_params(folder, train__learning_rate=1e30)
     if last:  # a single step: its loss is still that of the initial weights
         change_params(folder, train__epochs=1, train__warmup=0.0)
