@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 from browser import CHROMIUM, Tab, chromium
+from xdist.scheduler import LoadScopeScheduling
 
 from stages import environment
 
@@ -26,13 +27,17 @@ NETWORKS = [f"test_{name}" for name in NETWORKS.split()]  # files that need Tens
 TRAINED: dict[str, Path] = {}  # by params: folders in which this process has trained networks
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A worker runs whole files; one runs all that share networks, so those are trained once."""
     items.sort(key=lambda item: item.path.stem not in (*NETWORKS, "test_pipeline"))
-    for item in items:
-        file = item.path.stem
-        item.add_marker(pytest.mark.xdist_group("networks" if file in NETWORKS else file))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log) -> LoadScopeScheduling:
+    """A worker runs whole files; one runs all that share networks, so those are trained once."""
+    scheduler = LoadScopeScheduling(config, log)
+    files = dict.fromkeys(NETWORKS, "networks")
+    scheduler._split_scope = lambda test: files.get(name := Path(test.split("::")[0]).stem, name)
+    return scheduler
 
 
 def copy_project(target: Path) -> Path:

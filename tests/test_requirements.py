@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 DIRECT = (ROOT / "requirements.in").read_text(encoding="utf-8").splitlines()
 PINNED = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
 # What is only run, or imported by what is run.
-PROGRAMS = {"nbconvert", "notebook", "pytest-xdist", "ruff"}
+PROGRAMS = {"nbconvert", "notebook", "ruff"}
 FASTER = {"ruamel-yaml-clib"}  # what another package imports if it is there
 HELD_BACK = {"backports-strenum"}  # what another package asks for in too new a version
 FOLDERS = ("stages", "tools", "apps", "benchmarks", "tests")
