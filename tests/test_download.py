@@ -312,7 +312,7 @@ def test_incomplete_fetch_leaves_the_old_files_and_is_continued_by_the_next(serv
 
 
 def test_digits_are_made_without_a_network_and_always_the_same_bytes(workspace, monkeypatch):
-    monkeypatch.delattr(socket.socket, "connect")
+    monkeypatch.setattr(socket.socket, "connect", None)
     download.main()
     first = contents(workspace / "data/raw")
     assert set(first) == set(NAMES)

@@ -105,6 +105,7 @@ def with_followers(stages: set[str]) -> set[str]:
     return found | stages & {"download"}
 
 
+@pytest.mark.slow
 def test_an_output_that_is_edited_or_deleted_is_noticed(project):
     for stage in STAGES:
         for path in lock_entry(project, stage)[1]:
