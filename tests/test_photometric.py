@@ -15,12 +15,12 @@ RAMP = np.linspace(0, 1, 28 * 28, dtype=np.float32).reshape(1, 28, 28, 1).repeat
 SEED = 7
 
 
-def plain(grey: float) -> np.ndarray:
-    return np.full((COUNT, 28, 28, 1), grey, np.float32)
+def plain(grey: float, side: int = 28) -> np.ndarray:
+    return np.full((COUNT, side, side, 1), grey, np.float32)
 
 
 def change(name: str, images: np.ndarray, seed: int = SEED) -> np.ndarray:
-    """Images changed by one family, shape (COUNT, 28, 28)."""
+    """Images changed by one family, without channels."""
     function = getattr(photometric, name)
     return function(tf.constant(images), tf.constant([seed, 3], tf.int64)).numpy()[..., 0]
 
@@ -55,36 +55,61 @@ def test_illumination_hides_up_to_three_quarters_of_the_contrast_by_a_smooth_fie
     assert field.min() >= 0
     assert field.max() <= 1 + 1e-5
     assert np.percentile(field.mean(axis=(1, 2)), [5, 95]) == pytest.approx([0.1, 0.9], abs=0.1)
-    steps = np.abs(np.diff(field, axis=1)).mean()
-    assert 0.005 < steps < np.ptp(field, axis=(1, 2)).mean() / 5, "uneven, but smooth"
+    assert field.mean() == pytest.approx(0.5, abs=0.04)
+    assert np.ptp(field, axis=(1, 2)).max() > 0.9
+    down, right = (np.abs(np.diff(field, axis=axis)).mean() for axis in (1, 2))
+    assert down == pytest.approx(right, rel=0.05)
+    assert 0.005 < down < np.ptp(field, axis=(1, 2)).mean() / 5, "uneven, but smooth"
 
 
-def test_strokes_are_lines_of_ink_or_of_eraser():
-    blank, full = change("strokes", plain(0)), change("strokes", plain(1))
-    ink = blank.max(axis=(1, 2)) > 0
+def straightened(line: np.ndarray) -> np.ndarray:
+    """An image of a line in the middle, turned so that the line runs along the second axis."""
+    centre, along, across = line.shape[0] // 2, np.arange(-40, 41), np.arange(-15, 15.5, 0.5)
+    places = np.argwhere(line > 0)
+    side, main = np.linalg.eigh(np.cov(places.T, aweights=line[line > 0]))[1].T[..., None, None]
+    return ndimage.map_coordinates(line, centre + main * along + side * across[:, None], order=1)
+
+
+def test_strokes_are_lines_of_ink_or_of_eraser_straight_or_wavy_whole_or_dashed():
+    blank, full = (change("strokes", plain(grey, 101)) for grey in (0, 1))
+    ink = blank.any(axis=(1, 2))
+    assert ink.mean() == pytest.approx(0.75, abs=0.05)
     np.testing.assert_array_equal(full[ink], 1)
-    assert 0.65 < ink.mean() < 0.85  # a stroke may also miss the image
+    np.testing.assert_array_equal(blank[~ink], 0)
     lines = np.where(ink[:, None, None], blank, 1 - full)
-    area = lines.sum(axis=(1, 2))
-    lines = lines[area > 15]
-    straight, whole = [], []
-    for line in lines:
-        places, weights = np.argwhere(line > 0), line[line > 0]
-        spread = np.linalg.eigvalsh(np.cov(places.T, aweights=weights))
-        straight.append(spread[0] < 1)  # a line of 3 pixels with soft edges has less
-        whole.append(ndimage.label(line > 0, np.ones((3, 3)))[1] == 1)
-    assert 0.25 < np.mean(straight) < 0.75
-    area = lines[np.array(straight)].sum(axis=(1, 2))
-    assert 2.2 * 28 < area.max() < 3.5 * 40, "up to 3 pixels wide, as long as the diagonal"
-    assert 0.3 < np.mean(whole) < 0.8
+    strips = np.stack([straightened(line) for line in lines])
+    thickness = strips.sum(axis=1) / 2  # pixels, at each place along the line
+    crest = strips.max(axis=1)
+    dense = (crest > crest.max(axis=1, keepdims=True) / 2).mean(axis=1)
+    whole = (thickness > 0.5).mean(axis=1) > 0.9
+    assert whole.mean() == pytest.approx(0.5, abs=0.1)
+    assert dense[~whole].mean() == pytest.approx(0.5 + np.arcsin(0.2) / np.pi, abs=0.03)
+    rows = np.einsum("nac,a->nc", strips, np.arange(-15, 15.5, 0.5))[whole] / 2 / thickness[whole]
+    offset = rows.mean(axis=1)
+    waves = rows - offset[:, None]
+    height = np.ptp(waves, axis=1) / 2
+    straight, wavy = height < 0.2, height > 0.5
+    assert 0.3 < straight.mean() < 0.45
+    assert height.max() == pytest.approx(3.5, abs=0.1)
+    assert [offset.min(), offset.max()] == pytest.approx([-8, 8], abs=0.5)
+    strength = np.abs(np.fft.rfft(waves[wavy] * np.hanning(81), 4096, axis=1))
+    lengths = 4096 / strength.argmax(axis=1)
+    assert [lengths.min(), lengths.max()] == pytest.approx([5, 20], abs=0.7)
+    assert np.median(lengths) == pytest.approx(5 + 15 * 0.5**2, abs=1)
+    assert abs(np.corrcoef(lengths, height[wavy])[0, 1]) < 0.25
+    middle = waves[wavy][:, 40] / height[wavy]  # at every phase
+    assert middle.std() == pytest.approx(np.sqrt(0.5), abs=0.1)
+    means = thickness[whole].mean(axis=1)
+    assert [means[straight].min(), means[straight].max()] == pytest.approx([1, 3], abs=0.15)
+    assert 1 < means[wavy].min() < 3.5 < means[wavy].max()  # measured aslant
 
 
 def test_blur_spreads_a_point_to_an_ellipse_in_any_direction():
     point = plain(0)
-    point[:, 14, 14] = 1
+    point[:, 10, 17] = 1
     spots = change("blur", point)
     np.testing.assert_allclose(spots.sum(axis=(1, 2)), 1, atol=1e-5)
-    offsets = np.indices((28, 28)).reshape(2, -1) - 14
+    offsets = np.indices((28, 28)).reshape(2, -1) - [[10], [17]]
     weights = spots.reshape(COUNT, -1)
     np.testing.assert_allclose(weights @ offsets.T, 0, atol=1e-4)
     covariance = np.einsum("nk,ik,jk->nij", weights, offsets, offsets)
@@ -106,9 +131,12 @@ def test_polarity_inverts_beyond_a_line_or_beside_a_band():
     assert crossings.max() == 2, "a row or column meets a band's sides at most twice"
     assert 0.1 < (crossings == 2).mean() < 0.4
     assert (crossings == 1).mean() > 0.2
-    share = inverted.mean(axis=(1, 2))
-    assert (share == 0).any()
-    assert (share == 1).any()
+    wide = change("polarity", plain(0, 61))
+    other = wide != wide[:, 30:31, 30:31]  # than the pixel in the centre
+    far = np.where(other, np.hypot(*np.ogrid[-30:31, -30:31]), np.inf).min(axis=(1, 2))
+    assert far.min() <= 1
+    assert 15.5 < far[far < np.inf].max() < 16.7, "the line, pixels from the centre"
+    assert (wide.mean(axis=(1, 2)) == 1).mean() == pytest.approx(0.25, abs=0.08)
 
 
 def test_noise_is_grain_and_black_and_white_pixels():
