@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from stages.prediction.calibration import FEWEST_IMAGES, fit_temperature
+from stages.prediction.calibration import fit_temperature
 
 
 def outcomes(temperature: float, count: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
@@ -21,18 +21,20 @@ def test_it_finds_the_temperature_that_makes_probabilities_true(temperature):
     assert fit_temperature(*outcomes(temperature)) == pytest.approx(temperature, rel=0.03)
 
 
-def test_few_images_that_are_all_correct_do_not_make_it_certain():
-    labels = np.arange(120) % 3
-    logits = 5 * np.eye(3, dtype=np.float32)[labels]
-    value = fit_temperature(logits, labels)
-    # Of 120 correct images out of 120, Platt's target for the next is 121 in 122.
-    assert softmax(logits / value, axis=1).max() == pytest.approx(121 / 122, abs=1e-3)
+@pytest.mark.parametrize(("count", "classes"), [(100, 2), (120, 3)])
+def test_few_images_that_are_all_correct_do_not_make_it_certain(count: int, classes: int):
+    logits = np.eye(classes, dtype=np.float32)[np.arange(count) % classes]
+    labels = logits.argmax(axis=1)
+    # Platt's target for the next image is n + 1 to 1, shared by the other classes.
+    exact = 46 / np.log((count + 1) * (classes - 1))
+    assert fit_temperature(46 * logits, labels) == float(f"{exact:.3g}")
+    assert fit_temperature(1000 * logits, labels) == 20  # at most
+    assert fit_temperature(0.01 * logits, labels) == 0.05  # at least
 
 
-def test_too_few_images_leave_probabilities_as_they_are():
+def test_fewer_than_a_hundred_images_leave_probabilities_as_they_are():
     logits, labels = outcomes(0.3)
-    assert fit_temperature(logits[: FEWEST_IMAGES - 1], labels[: FEWEST_IMAGES - 1]) == 1
-    assert fit_temperature(logits[:FEWEST_IMAGES], labels[:FEWEST_IMAGES]) != 1
+    assert fit_temperature(logits[:99], labels[:99]) == 1
 
 
 def test_the_temperature_has_three_digits_so_that_a_last_bit_does_not_reach_it():

@@ -1,6 +1,8 @@
 """`python -m tools.compare`: McNemar's test against hand computation; real Git repositories."""
 
+import functools
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,8 @@ from conftest import run, run_stage
 
 from stages.base.stage import UserError
 from tools import compare
+
+PROGRAM = functools.partial(runpy.run_path, compare.__file__, run_name="__main__")
 
 
 def of(*misclassified: int) -> compare.Run:
@@ -27,6 +31,7 @@ def of(*misclassified: int) -> compare.Run:
 )
 def test_conclusion_is_a_true_sentence(here, there, sentence):
     assert sentence in compare.conclusion(of(*here), of(*there), "main")
+    assert compare.p_value(of(*here), of(*here)) == 1
 
 
 @pytest.fixture
@@ -62,7 +67,7 @@ def test_command_compares_the_workspace_with_a_revision(
     project, misclassified, accuracy, here, there
 ):
     write(project, "digits", *misclassified)
-    printed = run_stage(compare.main, project, "main")
+    printed = run_stage(PROGRAM, project, "main")
     found = [re.sub(" {2,}", "  ", line) for line in printed.splitlines()]
     assert found == [
         "digits, 360 test images",

@@ -106,6 +106,7 @@ def test_each_number_is_that_of_an_independent_computation():
     assert found["precision.cat"] == found["recall.dog"] == 0
 
 
+@pytest.mark.filterwarnings("error")
 def test_a_class_that_neither_occurs_nor_is_predicted_is_reported():
     probabilities = np.array([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1]])
     found = scores.report(np.array([0, 1]), probabilities, ("x", "y", "z"))
@@ -137,7 +138,7 @@ def test_mean_prediction_is_the_mean():
 def test_calibration_does_not_depend_on_how_equal_confidences_are_sorted():
     rng = np.random.default_rng(0)
     confidence = rng.choice([0.6, 0.7, 0.8], 3000)
-    labels = (rng.random(3000) > 0.7).astype(int)
+    labels = (rng.random(3000) > confidence).astype(int)  # gaps of either sign
     rows = np.stack([confidence, 1 - confidence], axis=1)
     by_loops = calibration_error_by_loops(rows.tolist(), (labels == 0).tolist())
     assert scores.calibration_error(labels, rows) == pytest.approx(by_loops, abs=1e-12)
@@ -159,6 +160,7 @@ def test_calibration_does_not_depend_on_how_equal_confidences_are_sorted():
 )
 def test_percent_never_rounds_to_all_or_none(share, digits, text):
     assert scores.percent(share, digits) == text
+    assert scores.percent(share) == scores.percent(share, 2)
 
 
 def test_risk_coverage_area_is_the_mean_error_of_the_most_confident():
