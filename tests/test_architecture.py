@@ -59,7 +59,7 @@ def test_it_computes_what_its_documentation_draws(classes: int, crop: int, filte
     x = (x - x.mean(**axes)) / np.sqrt(x.var(**axes) + 1e-5)
     for index in range(len(filters)):
         kernel, gamma, beta, mean, variance = weights[5 * index : 5 * index + 5]
-        assert kernel.shape[:2] == ((3, 3) if index else (5, 5))
+        assert kernel.shape == (*((3, 3) if index else (5, 5)), x.shape[-1], filters[index])
         x = convolution(x, kernel, 1 if index else 2)
         if index in (1, 2):
             half = x.shape[1] // 2
@@ -81,17 +81,11 @@ def test_layers_have_names_by_which_people_and_other_code_find_them():
         assert each.name == "digits_cnn"
 
 
-def test_number_of_parameters():
+def test_number_of_parameters_and_size_of_initial_weights():
     model = network.build(10, Network(crop=2, filters=[32, 64, 128, 128]))
-    stem = 5 * 5 * 1 * 32
-    inner = 3 * 3 * 32 * 64 + 3 * 3 * 64 * 128 + 3 * 3 * 128 * 128
-    norms = 32 + 64 + 128 + 128
-    classifier = 128 * 10 + 10
+    assert model.count_params() == 243_114
     kernel = model.get_layer("conv3").kernel.numpy()
     assert kernel.std() == pytest.approx(np.sqrt(2 / (3 * 3 * 128)), rel=0.02)  # He's
-    trainable = stem + inner + 2 * norms + classifier  # scale and offset
-    assert sum(variable.numpy().size for variable in model.trainable_variables) == trainable
-    assert model.count_params() == trainable + 2 * norms == 243_114  # running mean and variance
 
 
 @pytest.mark.parametrize("change", [lambda x: 0.3 * x + 0.5, lambda x: 0.7 - 0.1 * x])
@@ -102,14 +96,9 @@ def test_brightness_contrast_and_polarity_do_not_count(change):
     np.testing.assert_allclose(found, expected, atol=0.01)
 
 
-def test_standardise_gives_what_keras_own_layer_does_and_nothing_on_a_blank_image():
-    images = np.concatenate([some_images(), np.full((1, 28, 28, 1), 0.4, np.float32)])
-    found = network.Standardise(epsilon=1e-5)(images).numpy()
-    stock = keras.layers.LayerNormalization(axis=(1, 2, 3), epsilon=1e-5, center=False, scale=False)
-    np.testing.assert_allclose(found, stock(images), atol=1e-4)
-    np.testing.assert_allclose(found[:-1].mean(axis=(1, 2, 3)), 0, atol=1e-5)
-    np.testing.assert_allclose(found[:-1].std(axis=(1, 2, 3)), 1, atol=1e-3)
-    np.testing.assert_allclose(found[-1], 0, atol=1e-3)
+def test_a_blank_image_is_nothing_whatever_its_grey():
+    grey = np.full((1, 28, 28, 1), 0.4, np.float32)
+    np.testing.assert_allclose(network.Standardise(epsilon=1e-5)(grey), 0, atol=1e-3)
 
 
 def test_moving_statistics_follow_a_tenth_of_the_way_at_each_step():
