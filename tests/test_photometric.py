@@ -80,10 +80,12 @@ def test_strokes_are_lines_of_ink_or_of_eraser_straight_or_wavy_whole_or_dashed(
     strips = np.stack([straightened(line) for line in lines])
     thickness = strips.sum(axis=1) / 2  # pixels, at each place along the line
     crest = strips.max(axis=1)
-    dense = (crest > crest.max(axis=1, keepdims=True) / 2).mean(axis=1)
+    on = crest > crest.max(axis=1, keepdims=True) / 2
     whole = (thickness > 0.5).mean(axis=1) > 0.9
     assert whole.mean() == pytest.approx(0.5, abs=0.1)
-    assert dense[~whole].mean() == pytest.approx(0.5 + np.arcsin(0.2) / np.pi, abs=0.03)
+    assert on[~whole].mean() == pytest.approx(0.5 + np.arcsin(0.2) / np.pi, abs=0.03)
+    dashes = (on[~whole, 1:] & ~on[~whole, :-1]).sum(axis=1)
+    assert [dashes.min(), dashes.max()] == pytest.approx([80 / 8, 80 / 3], abs=1)
     rows = np.einsum("nac,a->nc", strips, np.arange(-15, 15.5, 0.5))[whole] / 2 / thickness[whole]
     offset = rows.mean(axis=1)
     waves = rows - offset[:, None]
@@ -94,7 +96,7 @@ def test_strokes_are_lines_of_ink_or_of_eraser_straight_or_wavy_whole_or_dashed(
     assert [offset.min(), offset.max()] == pytest.approx([-8, 8], abs=0.5)
     strength = np.abs(np.fft.rfft(waves[wavy] * np.hanning(81), 4096, axis=1))
     lengths = 4096 / strength.argmax(axis=1)
-    assert [lengths.min(), lengths.max()] == pytest.approx([5, 20], abs=0.7)
+    assert [lengths.min(), lengths.max()] == pytest.approx([5, 20], abs=0.5)
     assert np.median(lengths) == pytest.approx(5 + 15 * 0.5**2, abs=1)
     assert abs(np.corrcoef(lengths, height[wavy])[0, 1]) < 0.25
     middle = waves[wavy][:, 40] / height[wavy]  # at every phase
