@@ -62,22 +62,13 @@ def assert_orthogonalised(result: np.ndarray, matrix: np.ndarray) -> None:
 
 @pytest.mark.parametrize("shape", [(16, 60), (60, 16), (20, 20), (1, 9), (9, 1)])
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
-def test_orthogonalise_keeps_singular_vectors_and_makes_values_about_1(shape, scale):
+def test_orthogonalise_keeps_singular_vectors_and_lifts_weak_values_to_about_1(shape, scale):
     left, _, right = np.linalg.svd(np.random.default_rng(0).normal(size=shape), full_matrices=False)
-    matrix = (scale * left * np.linspace(0.2, 1, min(shape)) @ right).astype(np.float32)
+    matrix = (scale * left * np.geomspace(1, 0.01, min(shape)) @ right).astype(np.float32)
     result = orthogonalise(tf.constant(matrix)).numpy()
     assert result.shape == shape
     assert result.dtype == np.float32
     assert_orthogonalised(result, matrix)
-
-
-def test_orthogonalise_lifts_weak_directions():
-    left, _, right = np.linalg.svd(
-        np.random.default_rng(0).normal(size=(8, 30)), full_matrices=False
-    )
-    matrix = left * np.array([1, 0.3, 0.1, 0.03, 0.03, 0.01, 0.01, 0.01]) @ right
-    values = np.linalg.svd(orthogonalise(tf.constant(matrix, tf.float32)).numpy(), compute_uv=False)
-    assert 0.6 < values.min() <= values.max() < 1.3
 
 
 def test_orthogonalise_of_zeros_is_zeros():  # so a step without gradients is none
