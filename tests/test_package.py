@@ -35,8 +35,10 @@ def test_averaged_logits_are_those_of_the_image_and_its_four_shifts(shift):
             views.append(view)
     assert len(views) == (5 if shift else 1)
     expected = np.mean([logits.predict(view, verbose=0) for view in views], axis=0)
-    found = averaged_logits(model, shift).predict(images, verbose=0)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    averaged = averaged_logits(model, shift)
+    np.testing.assert_allclose(averaged.predict(images, verbose=0), expected, atol=1e-5)
+    names = "five_views images margin centre left right up down digits_cnn mean_logits"
+    assert not shift or {averaged.name, *(x.name for x in averaged.layers)} == set(names.split())
 
 
 # --- The stage
@@ -69,6 +71,8 @@ def test_both_files_predict_the_same_with_the_temperature_in_both(seed):
     expected = softmax(logits.astype(float) / temperature, axis=1)
     np.testing.assert_allclose(probabilities, expected, atol=1e-5)
     model = keras.saving.load_model(f"models/packaged/seed-{seed}.keras")
+    last = [layer.name for layer in model.layers[-2:]]
+    assert last == ["temperature", "calibrated_probabilities"]
     by_keras = model.predict(images(), verbose=0)
     np.testing.assert_allclose(probabilities, by_keras, atol=1e-5)
     np.testing.assert_array_equal(probabilities.argmax(axis=1), by_keras.argmax(axis=1))
