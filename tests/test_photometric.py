@@ -77,12 +77,16 @@ def test_strokes_are_lines_of_ink_or_of_eraser_straight_or_wavy_whole_or_dashed(
     np.testing.assert_array_equal(full[ink], 1)
     np.testing.assert_array_equal(blank[~ink], 0)
     lines = np.where(ink[:, None, None], blank, 1 - full)
+    middle = ndimage.center_of_mass(lines.mean(axis=0))  # beside the centre on any side
+    assert middle == pytest.approx((50, 50), abs=0.8)
     strips = np.stack([straightened(line) for line in lines])
     thickness = strips.sum(axis=1) / 2  # pixels, at each place along the line
     crest = strips.max(axis=1)
     on = crest > crest.max(axis=1, keepdims=True) / 2
     whole = (thickness > 0.5).mean(axis=1) > 0.9
     assert whole.mean() == pytest.approx(0.5, abs=0.1)
+    assert abs(np.corrcoef(whole, ink)[0, 1]) < 0.2
+    assert on[~whole, 40].mean() == pytest.approx(on[~whole].mean(), abs=0.15)
     assert on[~whole].mean() == pytest.approx(0.5 + np.arcsin(0.2) / np.pi, abs=0.03)
     dashes = (on[~whole, 1:] & ~on[~whole, :-1]).sum(axis=1)
     assert [dashes.min(), dashes.max()] == pytest.approx([80 / 8, 80 / 3], abs=1)
