@@ -1,6 +1,6 @@
 """Test error against seconds of training: our presets and three well-known networks.
 
-    python -m benchmarks.bench                     everything: some two hours on two cores
+    python -m benchmarks.bench                     everything: an hour on two cores
     python -m benchmarks.bench --seeds 1 --epochs 1     a look at whether it runs: minutes
 
 Each run is a process of its own (benchmarks/contenders.py). The contenders take turns, the runs of
@@ -52,12 +52,12 @@ class Contender(NamedTuple):
 
 
 CONTENDERS = {
-    "notebook": Contender("the classic notebook's network", 3, style.GREY, "o"),
-    "keras_example": Contender("Keras' MNIST example", 2, "#e69f00", "s"),
+    "notebook": Contender("the classic notebook's network", 2, style.GREY, "o"),
+    "keras_example": Contender("Keras' MNIST example", 1, "#e69f00", "s"),
     "pytorch_example": Contender("PyTorch's MNIST example", 1, "#cc79a7", "P"),
-    "fast": Contender("ours, fast", 10, "#009e73", "^"),
-    "short": Contender("ours, short", 3, "#56b4e9", "D"),
-    "default": Contender("ours, default", 5, style.BLUE, "v"),
+    "fast": Contender("ours, fast", 5, "#009e73", "^"),
+    "short": Contender("ours, short", 2, "#56b4e9", "D"),
+    "default": Contender("ours, default", 3, style.BLUE, "v"),
     "best": Contender("ours, best", 5, style.ORANGE, "p"),
 }
 
