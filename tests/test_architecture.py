@@ -72,15 +72,6 @@ def test_it_computes_what_its_documentation_draws(classes: int, crop: int, filte
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
 
 
-def test_layers_have_names_by_which_people_and_other_code_find_them():
-    model = network.build(10, Network(crop=2, filters=[1, 1, 1]))
-    names = "images crop standardise stem norm0 negative absolute conv1 pool1 norm1 relu1 "
-    names += "conv2 pool2 norm2 relu2 global_pool classifier probabilities"
-    for each in (model, network.stock(model)):
-        assert [layer.name for layer in each.layers] == names.split()
-        assert each.name == "digits_cnn"
-
-
 def test_number_of_parameters_and_size_of_initial_weights():
     model = network.build(10, Network(crop=2, filters=[32, 64, 128, 128]))
     assert model.count_params() == 243_114

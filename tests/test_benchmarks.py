@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from conftest import ROOT, change_params, copy_project, packaged, run
+from conftest import ROOT, change_params, packaged, run
 
 from benchmarks import bench, contenders
 from stages.base import arrays
@@ -84,35 +84,6 @@ def test_it_measures_each_contender_and_goes_on_where_it_stopped(tmp_path: Path,
     default = table.loc["default"]
     assert default["averaged"] == pytest.approx(100 * (1 - errors / 360), abs=0.01)
     assert 0 < default["of_matrix_product"] < 1
-
-
-@pytest.mark.slow
-def test_overhead_splits_the_time_of_a_first_run_and_of_a_changed_param(tmp_path: Path):
-    project = copy_project(tmp_path / "project")
-    run("dvc", "repro", "download", cwd=project)
-    command = ("python", "-m", "benchmarks.overhead", "--options", "-S train.epochs=2")
-    run(*command, cwd=project, PYTHONPATH=str(ROOT))
-    table = pd.read_csv(project / "benchmarks/results/overhead.csv", index_col=["run", "what"])
-    assert (table["seconds"] > 0).all()
-    for name, stages in (("first run", 8), ("-S train.epochs=2", 5)):
-        beside, whole, *parts = table["seconds"][name].tolist()[::-1]
-        assert len(parts) == 1 + stages + 1  # DVC's start, the stages, the training steps
-        assert sum(parts) == pytest.approx(whole, abs=0.1)
-        assert beside == pytest.approx(whole - parts[0], abs=0.1)
-
-
-@pytest.mark.slow
-def test_mnist_c_gives_the_error_of_each_corruption_and_their_mean(tmp_path: Path):
-    packaged(tmp_path)
-    for name, labels in (("fog", 5 * [*range(10)]), ("identity", 50 * [0]), ("stripe", 50 * [0])):
-        (folder := tmp_path / "c" / name).mkdir(parents=True)
-        np.save(folder / "test_images.npy", np.zeros((50, 28, 28, 1), np.uint8))
-        np.save(folder / "test_labels.npy", np.array(labels))
-    command = ("python", "-m", "benchmarks.mnist_c", "c")
-    lines = run(*command, cwd=tmp_path, PYTHONPATH=str(ROOT)).stdout.splitlines()
-    stripe = 0 if "stripe: 0" in lines[2] else 100  # blank images all get the same class
-    assert lines[0] == "fog: 90.00 %"
-    assert lines[3] == f"mean of 2 corruptions: {(90 + stripe) / 2:.2f} %"
 
 
 @LINUX

@@ -166,35 +166,35 @@ def test_ctrl_c_ends_with_a_clean_message_and_loses_nothing(undisturbed, tmp_pat
     end_undisturbed(project, expected)
 
 
-KILLED_AT_SIZE = """
+LIMITED = """
 import resource, runpy, signal, sys
-_, size, module, *sys.argv[1:] = sys.argv
-signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+_, size, action, module, *sys.argv[1:] = sys.argv
+signal.signal(signal.SIGXFSZ, signal.Handlers[action])
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(size), int(size)))
 runpy.run_module(module, run_name="__main__", alter_sys=True)
 """
 
 
+@pytest.mark.parametrize("action", ["SIG_DFL", "SIG_IGN"], ids=["killed", "refused"])
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_killed_while_it_writes_leaves_old_outputs(stage, folder):
-    """The system kills it at the first byte beyond a size: half of its largest output's."""
-    project = folder
-    entry, outs = lock_entry(project, stage)
+def test_a_stage_that_cannot_write_all_leaves_old_outputs(stage, action, folder):
+    """Beyond half of its largest output's size it is killed, or refused as on a full disk."""
+    entry, outs = lock_entry(folder, stage)
     expected = {path: path.read_bytes() for path in outs}
     size = max(map(len, expected.values())) // 2
     for path in outs:
         path.unlink()  # DVC may have linked it to its cache
         path.write_text("an earlier result")
     module, *arguments = entry["cmd"].removeprefix("python -m ").split()
-    killed = run(
-        *("python", "-B", "-c", KILLED_AT_SIZE, str(size), module, *arguments),
-        cwd=project,
-        check=False,
-        PYTHONPATH=str(project),
-    )
-    assert killed.returncode == -signal.SIGXFSZ, killed.stdout + killed.stderr
+    command = ("python", "-B", "-c", LIMITED, str(size), action, module, *arguments)
+    ended = run(*command, cwd=folder, check=False, PYTHONPATH=str(folder))
+    if action == "SIG_DFL":
+        assert ended.returncode == -signal.SIGXFSZ, ended.stdout + ended.stderr
+    else:
+        assert ended.returncode == 1, ended.stdout + ended.stderr
+        assert re.fullmatch(r"error: .+: File too large; no output is half-written\n", ended.stderr)
+        assert not list(folder.rglob("*.tmp"))
     others = [path for path in outs if path.name != "curves.csv"]  # these grow in training
     assert [path for path in others if path.read_bytes() != b"an earlier result"] == []
-    run("python", "-m", module, *arguments, cwd=project, PYTHONPATH=str(project))
+    run("python", "-m", module, *arguments, cwd=folder, PYTHONPATH=str(folder))
     assert {path: path.read_bytes() for path in outs} == expected
-    assert not list(project.rglob("*.tmp"))

@@ -37,10 +37,8 @@ def test_averaged_logits_are_those_of_the_image_and_its_four_shifts(shift):
             views.append(view)
     assert len(views) == (5 if shift else 1)
     expected = np.mean([logits.predict(view, verbose=0) for view in views], axis=0)
-    averaged = averaged_logits(model, shift)
-    np.testing.assert_allclose(averaged.predict(images, verbose=0), expected, atol=1e-5)
-    names = "five_views images margin centre left right up down digits_cnn mean_logits"
-    assert not shift or {averaged.name, *(x.name for x in averaged.layers)} == set(names.split())
+    found = averaged_logits(model, shift).predict(images, verbose=0)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_normalisations_of_the_exported_network_are_exact_to_the_last_bit():

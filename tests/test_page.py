@@ -15,17 +15,6 @@ TEMPLATE = (ROOT / ".dvc/page.html").read_text(encoding="utf-8")
 WEB = "https://cdn.jsdelivr.net/npm/"  # where DVC's pages have Vega from
 
 
-@pytest.mark.slow
-def test_stage_writes_the_same_script_in_every_process(workspace):
-    page.main()
-    script = page.SCRIPT.read_bytes()
-    page.SCRIPT.unlink()
-    run("python", "-m", "stages.page", cwd=workspace, PYTHONPATH=str(ROOT))
-    assert page.SCRIPT.read_bytes() == script
-    assert b"window.vegaEmbed=" in script[-100:]
-    assert list(page.SCRIPT.parent.iterdir()) == [page.SCRIPT]
-
-
 @pytest.fixture
 def begun(tmp_path: Path) -> Path:
     """A project with the losses of two epochs, and none of the other plots yet."""
@@ -44,16 +33,6 @@ def test_dvc_fills_the_template_before_any_stage_has_run(begun):
     assert not re.search(r"\{(scripts|plot_divs|refresh_tag)\}", shown)
     assert '"epoch": "2", "train_loss": "1.5"' in shown
     assert len(charts_of(shown)) >= 3
-
-
-@pytest.mark.slow
-def test_without_validation_images_the_curves_of_the_training_images_are_drawn(tmp_path):
-    project = copy_project(tmp_path / "project")
-    change_params(project, preprocess__validation_size=0)
-    run("dvc", "repro", "train@0", cwd=project)
-    assert "could not find" not in run("dvc", "plots", "show", cwd=project).stderr
-    shown = (project / "dvc_plots/index.html").read_text("utf-8")
-    assert '"epoch": "1", "train_accuracy": "0.' in shown
 
 
 def charts_of(shown: str) -> list[str]:
@@ -132,17 +111,6 @@ def test_page_is_drawn_without_a_network_in_any_folder(tab, folder, command, out
     assert_all_is_drawn(seen)
     elsewhere = [fault for fault in seen["faults"] if fault.endswith("plots/vega.js")]
     assert seen["faults"] == ([] if out == "dvc_plots" else elsewhere)
-
-
-@pytest.mark.slow
-def test_page_names_charts_that_have_no_data_yet(tab, begun):
-    run("dvc", "repro", "page", cwd=begun)
-    run("dvc", "plots", "show", cwd=begun)
-    seen = look(tab, begun / "dvc_plots/index.html")
-    assert seen["faults"] == []
-    drawn = {chart["text"]: chart["drawn"] for chart in seen["charts"]}
-    assert list(drawn.values()).count(True) == 1, "the loss"
-    assert "The result: no data yet" in drawn
 
 
 @pytest.mark.slow

@@ -57,16 +57,6 @@ def test_workflows_name_what_there_is():
     assert tests["jobs"]["tests"]["strategy"]["matrix"]["python"] == [*ends]
 
 
-@pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is not installed")
-def test_scripts_and_the_steps_of_workflows_pass_shellcheck(tmp_path):
-    scripts = [ROOT / ".ci/report", ROOT / ".ci/run"]
-    for number, step in enumerate(step for path in WORKFLOWS for step in steps(path)):
-        scripts.append(tmp_path / f"{number}.sh")
-        scripts[-1].write_text("#!/bin/bash\n" + step.get("run", ""), encoding="utf-8")
-    result = run("shellcheck", *map(str, scripts), cwd=tmp_path, check=False)
-    assert result.returncode == 0, result.stdout
-
-
 @pytest.fixture(scope="module")
 def clone(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh clone, without data or a DVC remote, of a project whose branch trains for longer."""
@@ -137,13 +127,3 @@ def test_report_on_no_change_says_so_and_on_an_unknown_revision_is_refused(clone
     assert result.returncode == 1
     assert result.stderr == "error: revision 'nowhere': no such branch, tag or commit\n"
     assert not (tmp_path / "report").exists()
-
-
-@pytest.mark.slow
-def test_report_says_why_two_runs_cannot_be_compared(clone, tmp_path):
-    other = clone.parent / "other"
-    run("git", "worktree", "add", "-q", str(other), cwd=clone)
-    change_params(other, download__dataset="kmnist")
-    assert report(other, "origin/main", str(tmp_path)).returncode == 0
-    text = (tmp_path / "report.md").read_text(encoding="utf-8")
-    assert "**error: origin/main is a run on digits, the workspace one on kmnist: their" in text

@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-from importlib import import_module
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -49,11 +48,6 @@ def test_what_is_imported_is_required_and_what_is_required_is_used():
     direct = set(requirements(DIRECT))
     assert imported() - direct <= {"atheris", "dvc-render"}  # optional; a part of DVC
     assert direct - imported() == PROGRAMS | FASTER | HELD_BACK
-
-
-def test_dvc_reads_yaml_in_c():
-    parser = import_module("ruamel.yaml").YAML(typ="safe").Parser
-    assert parser.__name__ == "CParser"
 
 
 def test_everything_is_pinned_to_one_version():

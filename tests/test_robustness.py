@@ -10,7 +10,6 @@ from conftest import packaged, run_stage
 from scipy import stats
 
 from stages import robustness
-from stages.base.stage import UserError
 from stages.prediction.predict import Predictor
 from stages.report import scores
 from stages.report.corruptions import MNIST_C, OTHERS, corrupt
@@ -63,11 +62,3 @@ def test_headline_is_the_mean_and_the_worst_of_those_after_mnist_c(finished):
         "corrupt": pytest.approx(frame["error"].iloc[1:17].mean(), abs=6e-5),
         "worst": pytest.approx(frame["error"].iloc[1:17].max(), abs=6e-5),
     }
-
-
-def test_a_missing_network_is_refused_and_the_outputs_stay(folder):
-    before = [(folder / name).read_bytes() for name in OUTPUTS]
-    (folder / "models/packaged/seed-3.tflite").unlink()
-    with pytest.raises(UserError, match="dvc repro"):
-        run_stage(robustness.main, folder)
-    assert [(folder / name).read_bytes() for name in OUTPUTS] == before
