@@ -12,7 +12,7 @@ run: .venv/installed  ## run what has changed (on digits if MNIST cannot be reac
 	@python -m tools.run
 
 fast:  ## try a small network, one epoch: seconds
-short:  ## try the default's network, 3 epochs in place of 8
+short:  ## try the default's network, trained for 3 epochs only
 best:  ## try a wider network
 fast short best: .venv/installed
 	@set -f; python -m tools.run $$(cat presets/$@.txt)
