@@ -27,6 +27,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = packaged(tmp_path_factory.mktemp("classify"), train__batch_size=128)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        patch.setattr(measure, "OTHERS", 20)  # to draw more takes seconds
         apps.classify.predictors.cache_clear()
         reject.save(measure.choose("digits", tuple("0123456789")))
     shutil.copytree(ROOT / "stages", folder / "stages")

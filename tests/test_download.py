@@ -342,13 +342,6 @@ def test_an_address_or_folder_that_cannot_be_is_told(mirror, raw):
         download.download(tiny(), raw, mirror)
 
 
-def test_a_folder_without_genuine_files_is_told(tmp_path, raw):
-    (tmp_path / NAMES[0]).write_bytes(bytes(SIZE))
-    with pytest.raises(UserError, match=f"{tmp_path}: .*hash"):
-        download.download(tiny(), raw, str(tmp_path))
-    assert contents(raw) == OLD
-
-
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "kmnist"])
 def test_catalogue_entry_is_complete(name):
     entry = catalogue.find(name)

@@ -54,6 +54,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "apps").symlink_to(ROOT / "apps")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        patch.setattr(measure, "OTHERS", 20)  # to draw more takes seconds
         predictors.cache_clear()
         reject.save(measure.choose("digits", tuple("0123456789")))
     run_stage(export.main, folder)

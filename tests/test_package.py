@@ -98,6 +98,7 @@ def test_results_are_accuracy_and_loss_of_the_file(split):
     assert found["loss"] == pytest.approx(-np.log(of_label).mean(), abs=2e-5)
 
 
+@pytest.mark.slow
 def test_the_same_networks_give_the_same_bytes_alone_or_with_others(folder):
     before = contents(PACKAGED)
     shutil.rmtree(PACKAGED)
@@ -117,6 +118,7 @@ def test_without_validation_images_there_is_neither_temperature_nor_validation_r
     for name in ("images", "labels"):
         path = Path(f"data/processed/validation/{name}.npy")
         np.save(path, np.load(path)[:0])
+    change_params(folder, seeds=[0])
     run_stage(package.main, folder)
     assert results()["0"]["temperature"] == 1
     assert "validation" not in results()["0"]

@@ -45,7 +45,7 @@ def changes(folder: Path) -> str:
 
 @pytest.mark.parametrize(
     ("way", "where"),
-    [("exp run", "branch"), ("repro", "detached"), ("edited", "staged"), ("interrupted", "branch")],
+    [("exp run", "branch"), ("edited", "staged"), ("interrupted", "detached")],
 )
 def test_it_goes_back_and_what_was_there_can_be_brought_back(folder, way, where):
     if where == "detached":
