@@ -66,6 +66,7 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(folder: Path, u
     assert not (folder / BACKUP).exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_failed_after_its_last_epoch_only_writes_its_outputs(folder, undisturbed):
     obstacle = folder / TRAINED / "seed-0/network.keras/no file"
     obstacle.mkdir(parents=True)
@@ -113,6 +114,7 @@ def test_a_run_with_other_code_does_not_go_on(folder: Path, tmp_path: Path, monk
     assert not goes_on(folder)
 
 
+@pytest.mark.slow
 def test_a_run_with_another_tensorflow_or_another_seed_does_not_go_on(folder: Path, monkeypatch):
     shutil.copy(folder / BACKUP, folder / BACKUP.with_name("seed-1.npz"))
     assert not goes_on(folder, seed=1)
@@ -131,6 +133,7 @@ def test_a_backup_is_never_unpickled(folder: Path):
     assert not (folder / "executed").exists()
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_a_bar(folder: Path, monkeypatch):
     termios = pytest.importorskip("termios")
     seen, terminal = os.openpty()

@@ -99,15 +99,13 @@ def test_an_experiment_can_be_compared_at_a_glance_and_undone(folder, seeds):
     assert "epochs: 20" in (folder / "params.yaml").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("value", ["seeds=[]", "download.dataset=x"])
-def test_a_wrong_value_is_refused_in_our_words_and_is_not_kept(tmp_path, value):
+def test_a_wrong_value_is_refused_in_our_words_and_is_not_kept(tmp_path):
     shutil.copy(ROOT / "params.yaml", tmp_path)
     before = (tmp_path / "params.yaml").read_bytes()
-    command = ["python", "-m", "tools.run", "-S", value]
+    command = ["python", "-m", "tools.run", "-S", "seeds=[]"]
     result = run(*command, cwd=tmp_path, check=False, PYTHONPATH=str(ROOT))
     assert result.returncode == 1
-    key = value.split("=")[0]
-    assert re.fullmatch(rf"error: params.yaml: {key}: .*\n", result.stderr)
+    assert re.fullmatch(r"error: params.yaml: seeds: .*\n", result.stderr)
     assert (tmp_path / "params.yaml").read_bytes() == before
 
 

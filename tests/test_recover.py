@@ -58,6 +58,7 @@ def test_a_note_of_a_killed_command_is_removed(project, note, kept):
     assert_works(project)
 
 
+@pytest.mark.slow
 def test_nothing_is_removed_while_dvc_works(project):
     (copy := project / f"data/a{SUFFIX}").write_text("half")
     with Lock(str(project / ".dvc/tmp/lock")):
