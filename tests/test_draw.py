@@ -18,6 +18,7 @@ from stages import package
 from stages.network import saved
 from stages.prediction.predict import Predictor, load_results
 
+pytestmark = pytest.mark.slow
 # Ways to write each digit, as SVG paths on a paper of 100×100; "|" lifts the pen.
 WAYS = """
 0 M50 18C25 18 25 82 50 82S75 18 50 18
@@ -113,7 +114,6 @@ def test_the_int8_file_computes_in_whole_numbers_up_to_the_logits(finished):
     assert not operations & {"QUANTIZE", "DEQUANTIZE", "SOFTMAX"}
 
 
-@pytest.mark.slow
 def test_the_same_networks_give_the_same_bytes(folder):
     before = contents(folder / "models/exported")
     run_stage(export.main, folder)
@@ -149,12 +149,10 @@ def test_the_page_predicts_as_the_exported_network(tab, mnist):
     assert (mnist / export.PAGE).stat().st_size < 1_000_000
 
 
-@pytest.mark.slow
 def test_the_page_predicts_all_test_images_as_the_exported_network(tab, mnist):
     assert_page_predicts_like(tab, mnist, 10_000, 0.002)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("shift", [0, 1])
 def test_any_network_gets_a_page(tab, folder, shift):
     change_params(folder, package__average_shift=shift, download__dataset="fashion_mnist")
@@ -222,12 +220,11 @@ def assert_drawn_digits_are_correct(tab: Tab, page: Path, touch: bool, **place: 
     assert tab.faults() == []
 
 
-@pytest.mark.parametrize("touch", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("touch", [False, True])
 def test_drawn_digits_are_correct(tab, mnist, touch):
     assert_drawn_digits_are_correct(tab, mnist / export.PAGE, touch)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("size", "corner"), [(0.35, 0.02), (0.35, 0.6), (1.2, -0.1)])
 def test_drawn_digits_are_correct_in_a_corner_and_over_the_edge(tab, mnist, size, corner):
     assert_drawn_digits_are_correct(tab, mnist / export.PAGE, False, size=size, corner=corner)
@@ -287,7 +284,6 @@ def test_a_finger_on_the_paper_does_not_scroll_the_page(tab, finished):
     assert tab.run("scrollY") > 0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("light", [False, True])
 def test_a_photo_is_prepared_and_predicted(tab, mnist, light):
     """A test image on paper that darkens to one side, with a shadow's edge, dropped on the page."""
