@@ -43,7 +43,7 @@ def main() -> None:
     def seconds(model: keras.Model, steps: int) -> float:
         batches = training_batches(images, labels, classes, settings, range(1), 0).take(steps)
         began = time.process_time()
-        model.fit(batches, steps_per_epoch=steps, verbose=0)
+        model.fit(batches, steps_per_epoch=steps, shuffle=False, verbose=0)
         return time.process_time() - began
 
     for model in models.values():
