@@ -24,7 +24,7 @@ from stages.report import scores
 
 CONDITIONS = Path("metrics/photos.csv")
 ACCEPTED = Path("metrics/rejection.csv")
-KEEP = 0.99  # share of validation images that are accepted
+KEEP = 0.99  # share of validation images with a sure prediction that are accepted
 GROUPS = 16  # of each class's training images
 GROUPED = 5500  # training images, at most
 OTHERS = 500  # printed digits that are grouped with them, and as many of single strokes
@@ -78,7 +78,8 @@ def choose(dataset: str, names: tuple[str, ...]) -> Rejection:
     known = Rejection(dataset, names, 0.0, np.float32(np.float16(centres)))  # as it is stored
     images, _ = arrays.load_split("validation")
     _, likeness = predict(prepared(images[..., 0]), known)
-    threshold = np.floor(np.quantile(likeness, 1 - KEEP) * 10_000) / 10_000
+    sure = likeness[likeness > 0]
+    threshold = np.floor(np.quantile(sure, 1 - KEEP) * 10_000) / 10_000
     return known._replace(threshold=float(threshold))
 
 
