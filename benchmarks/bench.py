@@ -104,7 +104,7 @@ def curves(runs: Runs) -> pd.DataFrame:
         for (contender, seed), run in runs.items()
         for epoch, point in enumerate(run["curve"], start=1)
     ]
-    return pd.DataFrame(rows).round({"seconds": 3})
+    return pd.DataFrame(rows)
 
 
 def table(runs: Runs, labels: np.ndarray) -> pd.DataFrame:

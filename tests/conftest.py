@@ -31,13 +31,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.stem not in (*NETWORKS, "test_pipeline"))
 
 
+class Scheduler(LoadScopeScheduling):
+    """A worker runs whole files; one runs all that share networks, so those are trained once."""
+
+    def _split_scope(self, test: str) -> str:  # what xdist says to override
+        name = Path(test.split("::")[0]).stem
+        return "networks" if name in NETWORKS else name
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log) -> LoadScopeScheduling:
-    """A worker runs whole files; one runs all that share networks, so those are trained once."""
-    scheduler = LoadScopeScheduling(config, log)
-    files = dict.fromkeys(NETWORKS, "networks")
-    scheduler._split_scope = lambda test: files.get(name := Path(test.split("::")[0]).stem, name)
-    return scheduler
+    return Scheduler(config, log)
 
 
 def copy_project(target: Path) -> Path:
@@ -136,6 +140,19 @@ def packaged(folder: Path, **values) -> Path:
     for name in ("data", "models"):
         shutil.copytree(TRAINED[key] / name, folder / name, dirs_exist_ok=True)
     return folder
+
+
+def choose_threshold(folder: Path) -> None:
+    """What the stage `photos` begins with, in a folder with networks: what passes for a digit."""
+    from apps.classify import measure, predictors, reject
+    from stages.base.files import replacing_together
+
+    predictors.cache_clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(measure, "OTHERS", 20)  # to draw more takes seconds
+        with replacing_together() as new:
+            reject.save(measure.choose("digits", tuple("0123456789")), new)
 
 
 def contents(folder: Path, *without: str) -> dict[str, bytes]:

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, packaged, run, run_stage
+from conftest import ROOT, choose_threshold, packaged, run, run_stage
 from PIL import Image
 
 import apps.classify
-from apps.classify import classify, measure, pages, reject
+from apps.classify import classify, measure, pages
 from stages.base.stage import UserError
 
 PLACES = ("metrics/photos.csv", "metrics/rejection.csv", "models/classify/rejection.json")
@@ -25,11 +25,7 @@ PLACES = ("metrics/photos.csv", "metrics/rejection.csv", "models/classify/reject
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with two small networks trained on digits, and pictures."""
     folder = packaged(tmp_path_factory.mktemp("classify"), train__batch_size=128)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(measure, "OTHERS", 20)  # to draw more takes seconds
-        apps.classify.predictors.cache_clear()
-        reject.save(measure.choose("digits", tuple("0123456789")))
+    choose_threshold(folder)
     shutil.copytree(ROOT / "stages", folder / "stages")
     shutil.copytree(ROOT / "apps", folder / "apps")
     (folder / "photos").mkdir()
@@ -61,17 +57,19 @@ def project(finished: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.slow
-def test_the_stage_measures_each_kind_of_page_and_each_kind_of_non_digit(folder):
+def test_the_stage_measures_each_kind_of_page_and_each_kind_of_non_digit(tmp_path):
+    apps.classify.predictors.cache_clear()
+    folder = packaged(tmp_path, seeds=[0], train__epochs=12, train__network__filters=[16, 32, 32])
     run_stage(measure.main, folder)
     rows = list(csv.DictReader(io.StringIO((folder / PLACES[0]).read_text(encoding="utf-8"))))
     assert [row["condition"] for row in rows] == list(pages.KINDS)
     found = sum(int(row["found"]) for row in rows) / sum(int(row["digits"]) for row in rows)
     assert found > 0.97
-    assert sum(int(row["false_boxes"]) for row in rows) < 0.1 * len(rows) * 24
+    assert sum(int(row["false_boxes"]) for row in rows) < 0.05 * len(rows) * 24
     accepted = list(csv.DictReader(io.StringIO((folder / PLACES[1]).read_text())))
     shares = {row["what"]: float(row["accepted"]) for row in accepted}
     assert len(shares) == 8
-    assert shares["test digits"] > 0.5  # of such a small network, the sure predictions
+    assert shares.pop("test digits") > max(0.8, *shares.values())  # 0.89 have a sure class
     known = json.loads((folder / PLACES[2]).read_text(encoding="utf-8"))
     assert known["dataset"] == "digits"
     assert 0.1 < known["threshold"] < 1

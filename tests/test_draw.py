@@ -2,17 +2,16 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from ai_edge_litert.interpreter import Interpreter
-from browser import CHROMIUM, Tab, chromium
-from conftest import ROOT, change_params, contents, packaged, run_stage
+from browser import Tab
+from conftest import ROOT, change_params, choose_threshold, contents, packaged, run_stage
 
-from apps.classify import measure, predictors, reject
+from apps.classify import reject
 from apps.draw import export
 from stages import package
 from stages.network import saved
@@ -49,26 +48,12 @@ WAYS = [line.split(" ", 1) for line in WAYS.strip().splitlines()]
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which small networks were trained, packaged and exported, on digits."""
-    folder = packaged(
-        tmp_path_factory.mktemp("draw"), seeds=[0], train__network__filters=[6, 5, 9, 8]
-    )
+    folder = tmp_path_factory.mktemp("draw")
+    packaged(folder, seeds=[0], train__network__filters=[6, 5, 9, 8])
     (folder / "apps").symlink_to(ROOT / "apps")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(measure, "OTHERS", 20)  # to draw more takes seconds
-        predictors.cache_clear()
-        reject.save(measure.choose("digits", tuple("0123456789")))
+    choose_threshold(folder)
     run_stage(export.main, folder)
     return folder
-
-
-@pytest.fixture(scope="module")
-def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
-    """A browser that reaches nothing but files."""
-    if not CHROMIUM:
-        pytest.skip("no chromium is installed")
-    with chromium(tmp_path_factory.mktemp("profile")) as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")

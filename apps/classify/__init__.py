@@ -15,11 +15,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from apps.classify import reject
 from apps.classify.find import find_digits
 from apps.classify.load import Picture, load
-from apps.classify.prepare import SIDE, prepare
-from apps.classify.reject import Rejection
-from apps.classify.reject import load as load_rejection
+from apps.classify.prepare import prepare
 from stages.base.stage import UserError
 from stages.prediction.predict import Predictor, load_results
 
@@ -60,7 +59,7 @@ class Digits(NamedTuple):
         )
 
 
-rejection = cache(load_rejection)
+rejection = cache(reject.load)  # what is accepted as a digit
 
 
 @cache
@@ -72,23 +71,20 @@ def predictors() -> list[Predictor]:
         raise UserError(f"no network: {error}: run `dvc repro apps/dvc.yaml` first") from None
 
 
-def predict(images: np.ndarray, known: Rejection) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities and likeness of prepared images.
+def predict(images: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Probabilities and features of prepared images.
 
     Args:
-        images: float32 in [0, 1], shape (N, 28, 28).
-        known: has the centres.
+        images: float32 in [0, 1], shape (N, 28, 28), N at least 1.
 
     Returns:
-        The mean of the networks' probabilities, float32, shape (N, classes), and how much each
-        image looks like those of its class, shape (N,): see reject.py.
+        The mean of the networks' probabilities, float32, shape (N, classes), and of each network
+        what its classifier sees, float32, shape (N, features).
     """
-    if not len(images):
-        return np.zeros((0, len(known.names)), np.float32), np.zeros(0)
     with LOCK:
         outputs = [each.outputs(images[..., None]) for each in predictors()]
     probabilities = np.mean([each["probabilities"] for each in outputs], axis=0)
-    return probabilities, known.likeness(probabilities, [each["features"] for each in outputs])
+    return probabilities, [each["features"] for each in outputs]
 
 
 def classify(pictures: Iterable[Picture]) -> list[Digits]:
@@ -109,14 +105,15 @@ def classify(pictures: Iterable[Picture]) -> list[Digits]:
     return [classify_one(picture) for picture in pictures]
 
 
-def classify_one(picture: Picture, known: Rejection | None = None) -> Digits:
+def classify_one(picture: Picture, known: reject.Rejection | None = None) -> Digits:
     """As `classify`, of one picture; `known` replaces what the stage `photos` wrote."""
     known = known or rejection()
     values, scale = load(picture)
     found = find_digits(values)
-    images = np.array([prepare(ink) for ink in found.inks], np.float32).reshape(-1, SIDE, SIDE)
-    probabilities, likeness = predict(images, known)
-    labels, accepted = probabilities.argmax(axis=1), likeness >= known.threshold
-    return Digits(
-        labels, probabilities, accepted, found.boxes / scale, found.rows, images, known.names
-    )
+    images = prepare(found.inks)
+    probabilities, accepted = np.zeros((0, len(known.names)), np.float32), np.zeros(0, bool)
+    if len(images):
+        probabilities, features = predict(images)
+        accepted = known.accepts(probabilities, features)
+    labels, boxes = probabilities.argmax(axis=1), found.boxes / scale
+    return Digits(labels, probabilities, accepted, boxes, found.rows, images, known.names)

@@ -79,7 +79,12 @@ def show(source: Picture, digits: Digits, path: Path) -> None:
         seen = Image.fromarray(np.uint8(255 * digits.images[number])).resize((56, 56))
         sheet.paste(seen, (x + 2, y + 2))
         sure = digits.probabilities[number].max()
-        draw.text((x + 4, y + 60), f"{name} {sure:.0%}", colour, font=ImageFont.load_default(13))
+        draw.text(
+            (x + 4, y + 60),
+            f"{name} {min(sure, 0.99):.0%}",
+            colour,
+            font=ImageFont.load_default(13),
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path)
 

@@ -102,7 +102,7 @@ def group_strokes(
     # Faint beside the other ink: texture, shadows, print from the other side.
     mass = np.bincount(labels.ravel(), contrast.ravel())[1:] * keep
     keep &= strength[1:] > FAINT * (mass * strength[1:]).sum() / max(mass.sum(), 1e-9)
-    keep &= [not goes_on(box, before) for box in boxes]
+    keep[keep] = [not goes_on(box, before) for box in boxes[keep]]
     order = np.argsort(-size * keep, kind="stable")[: min(PARTS, keep.sum())]
     boxes, numbers = boxes[order], numbers[order]
     if not len(boxes):

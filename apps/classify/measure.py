@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from sklearn.cluster import KMeans
+from sklearn.preprocessing import normalize
 from tqdm import tqdm
 
 from apps.classify import Digits, classify_one, predict, predictors, reject
@@ -42,24 +44,16 @@ def centres_of(images: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarr
         images: prepared training images, float32, shape (N, 28, 28), at least one of each class.
         labels: shape (N,).
     """
-    from sklearn.cluster import KMeans
-
     groups = min(GROUPS, np.bincount(labels, minlength=classes).min())
     of_networks = []
     for predictor in predictors():
-        features = predictor.outputs(images[..., None])["features"]
-        features /= np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-9)
+        features = normalize(predictor.outputs(images[..., None])["features"])
         found = [
             KMeans(groups, n_init=1, random_state=SEED).fit(features[labels == label])
             for label in range(classes)
         ]
-        centres = np.stack([each.cluster_centers_ for each in found])
-        of_networks.append(centres / np.linalg.norm(centres, axis=2, keepdims=True))
+        of_networks.append([normalize(each.cluster_centers_) for each in found])
     return np.array(of_networks)
-
-
-def prepared(inks: np.ndarray | list[np.ndarray]) -> np.ndarray:
-    return np.stack([prepare(ink) for ink in inks])
 
 
 def choose(dataset: str, names: tuple[str, ...]) -> Rejection:
@@ -70,16 +64,17 @@ def choose(dataset: str, names: tuple[str, ...]) -> Rejection:
     """
     images, labels = arrays.load_split("train")
     step = -(-len(labels) // GROUPED)
-    images, labels = prepared(images[::step, ..., 0]), labels[::step]
+    images, labels = prepare(images[::step, ..., 0]), labels[::step]
     if names == LABELS:
         inks, of_inks = drawing.other_styles(np.random.default_rng(SEED), OTHERS)
-        images, labels = np.concatenate([images, prepared(inks)]), np.append(labels, of_inks)
+        images, labels = np.concatenate([images, prepare(inks)]), np.append(labels, of_inks)
     centres = centres_of(images, labels, len(names))
     known = Rejection(dataset, names, 0.0, np.float32(np.float16(centres)))  # as it is stored
     images, _ = arrays.load_split("validation")
-    _, likeness = predict(prepared(images[..., 0]), known)
-    sure = likeness[likeness > 0]
-    threshold = np.floor(np.quantile(sure, 1 - KEEP) * 10_000) / 10_000
+    probabilities, features = predict(prepare(images[..., 0]))
+    sure = probabilities.max(axis=1) >= reject.LEAST
+    likeness = known.likeness(probabilities, features)[sure]
+    threshold = np.floor(np.quantile(likeness, 1 - KEEP) * 10_000) / 10_000
     return known._replace(threshold=float(threshold))
 
 
@@ -132,7 +127,7 @@ def main() -> None:
     shown["test digits"] = list(images[rng.permutation(len(labels))[:2000]])
     accepted = pd.DataFrame(
         {
-            "accepted": (predict(prepared(inks), known)[1] >= known.threshold).mean().round(4),
+            "accepted": known.accepts(*predict(prepare(inks))).mean().round(4),
             "images": len(inks),
         }
         for inks in shown.values()
@@ -148,7 +143,7 @@ def main() -> None:
     with replacing_together() as temporary:
         write_csv(temporary(CONDITIONS), frame.round(5), index=False)
         write_csv(temporary(ACCEPTED), accepted, index_label="what")
-    reject.save(known)
+        reject.save(known, temporary)
     total, worst = frame.sum(numeric_only=True), frame.loc[frame["error"].idxmax()]
     print(
         f"photos: {scores.percent(1 - total['correct'] / total['digits'])} of the digits on drawn "

@@ -5,21 +5,29 @@ of mass is the centre of 28×28 pixels (LeCun, Bottou, Bengio, Haffner, "Gradien
 applied to document recognition", 1998, section III.A).
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from PIL import Image
 
 BOX, SIDE = 20, 28
 
 
-def prepare(ink: np.ndarray) -> np.ndarray:
-    """One digit as a 28×28 image.
+def prepare(inks: Sequence[np.ndarray]) -> np.ndarray:
+    """Digits as 28×28 images.
 
     Args:
-        ink: float32 in [0, 1], cut to the digit's bounding box, shape (height, width).
+        inks: of N digits, each float32 in [0, 1], cut to its bounding box, shape (height, width).
 
     Returns:
-        float32 in [0, 1], white on black, shape (28, 28).
+        float32 in [0, 1], white on black, shape (N, 28, 28).
     """
+    images = [prepare_one(ink) for ink in inks]
+    return np.array(images, np.float32).reshape(-1, SIDE, SIDE)
+
+
+def prepare_one(ink: np.ndarray) -> np.ndarray:
+    """One digit's image, shape (28, 28)."""
     height, width = ink.shape
     scale = BOX / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))

@@ -9,13 +9,14 @@ fall, and the threshold.
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from stages.base import arrays
-from stages.base.files import replacing, write_json
+from stages.base.files import write_json
 from stages.base.stage import UserError
 
 FOLDER = Path("models/classify")
@@ -38,20 +39,24 @@ class Rejection(NamedTuple):
     threshold: float
     centres: np.ndarray
 
-    def likeness(self, probabilities: np.ndarray, features: list[np.ndarray]) -> np.ndarray:
-        """How much images look like those of their class: a cosine, shape (N,); 0 for an unsure
-        prediction.
+    def accepts(self, probabilities: np.ndarray, features: list[np.ndarray]) -> np.ndarray:
+        """Whether images look like digits and their classes are sure, bool, shape (N,).
 
         Args:
             probabilities: mean over the networks, shape (N, classes).
             features: of each network, shape (N, features).
         """
+        likeness = self.likeness(probabilities, features)
+        return (likeness >= self.threshold) & (probabilities.max(axis=1) >= LEAST)
+
+    def likeness(self, probabilities: np.ndarray, features: list[np.ndarray]) -> np.ndarray:
+        """How much images look like those of their predicted class: a cosine, shape (N,)."""
         labels, found = probabilities.argmax(axis=1), np.zeros(len(probabilities))
         for values, centres in zip(features, self.centres, strict=True):
             lengths = np.linalg.norm(values, axis=1, keepdims=True)
             cosines = np.einsum("nf,ngf->ng", values / np.maximum(lengths, 1e-9), centres[labels])
-            found += cosines.max(axis=1, initial=0) / len(features)
-        return np.where(probabilities.max(axis=1, initial=0) >= LEAST, found, 0)
+            found += cosines.max(axis=1) / len(features)
+        return found
 
 
 def load() -> Rejection:
@@ -69,8 +74,9 @@ def load() -> Rejection:
     return Rejection(found["dataset"], tuple(found["names"]), found["threshold"], centres)
 
 
-def save(known: Rejection) -> None:
-    """Write both files of `known`."""
-    with replacing(CENTRES) as temporary, open(temporary, "wb") as file:
-        np.save(file, np.float16(known.centres))
-    write_json(SETTINGS, {k: v for k, v in known._asdict().items() if k != "centres"})
+def save(known: Rejection, new: Callable[[Path], Path]) -> None:
+    """Write both files of `known`, within `replacing_together`, which gives `new`."""
+    settings = known._asdict()
+    with open(new(CENTRES), "wb") as file:
+        np.save(file, np.float16(settings.pop("centres")))
+    write_json(new(SETTINGS), settings)

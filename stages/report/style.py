@@ -17,8 +17,8 @@ from stages.report.scores import percent
 
 BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#595959"  # correct, wrong, all else
 SEED_COLOURS = (BLUE, "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#000000", ORANGE)
-IMAGE_INCHES = 1.1
 DPI = 110
+IMAGE, TITLE, NOTE = 112, 52, 66  # pixels: side of an image, room for a title and for a note
 
 matplotlib.rc("font", size=9)
 matplotlib.rc("axes", titlesize="medium", titlepad=4)
@@ -50,27 +50,27 @@ def gallery(cells: list, columns: int, classes: tuple[str, ...], title: str, not
         title, note: of the figure.
     """
     rows = -(-len(cells) // columns)
-    width = max(IMAGE_INCHES + 0.1, 0.07 * (max(map(len, classes)) + 9))
-    height = IMAGE_INCHES + 0.3 + 0.15 * max(len(cell[3]) for cell in cells if cell)
+    # In pixels: each pixel of an image becomes a square of whole ones, which takes least to store.
+    width = max(IMAGE + 12, 8 * (max(map(len, classes)) + 9))
+    height = IMAGE + 33 + 17 * max(len(cell[3]) for cell in cells if cell)
+    across, down = max(columns * width, 770), rows * height + TITLE + NOTE
     note = f"Below each image: its prediction and the probability, ✓ correct, ✗ wrong. {note}"
-    figure = chart(max(columns * width, 7), rows * height + 1, title, note)
-    axes = figure.subplots()  # one for all, in inches: one for each image takes seconds to lay out
-    for place, cell in enumerate(cells):
-        if cell is None:
-            continue
-        image, above, label, guesses = cell
+    figure = chart(across / DPI, down / DPI, title, note)
+    figure.set_layout_engine("none")
+    grid = (0, NOTE / down, columns * width / across, rows * height / down)
+    axes = figure.add_axes(grid, xlim=(0, columns * width), ylim=(rows * height, 0))
+    axes.set_axis_off()
+    shown = [(place, *cell) for place, cell in enumerate(cells) if cell]
+    for place, image, above, label, guesses in shown:
         lines = [f"{'✓' if c == label else '✗'} {classes[c]}  {percent(p, 1)}" for c, p in guesses]
         colour, frame = (BLUE, 0.8) if guesses[0][0] == label else (ORANGE, 2.4)
-        x, top = (place % columns + 0.5) * width, place // columns * height + 0.22
-        left, bottom = x - IMAGE_INCHES / 2, top + IMAGE_INCHES
-        extent = (left, left + IMAGE_INCHES, bottom, top)
-        axes.imshow(image.squeeze(), cmap="gray_r", vmin=0, vmax=1, extent=extent)
-        square = (left, top), IMAGE_INCHES, IMAGE_INCHES
-        axes.add_patch(Rectangle(*square, fill=False, color=colour, linewidth=frame))
-        axes.text(x, top - 0.04, above, ha="center", va="bottom")
-        axes.text(x, bottom + 0.05, "\n".join(lines), color=colour, ha="center", va="top")
-    axes.set(xlim=(0, columns * width), ylim=(rows * height, 0))
-    axes.set_axis_off()
+        x, top = place % columns * width + width // 2, place // columns * height + 24
+        left, bottom = x - IMAGE // 2, top + IMAGE
+        extent = (left, left + IMAGE, bottom, top)
+        axes.imshow(image.squeeze(), "gray_r", vmin=0, vmax=1, extent=extent, aspect="auto")
+        axes.add_patch(Rectangle((left, top), IMAGE, IMAGE, fill=False, color=colour, lw=frame))
+        axes.text(x, top - 4, above, ha="center", va="bottom")
+        axes.text(x, bottom + 5, "\n".join(lines), color=colour, ha="center", va="top")
     return figure
 
 
