@@ -9,23 +9,31 @@ test images (five seeds; see docs/benchmarks.md).
 """
 
 import argparse
+import functools
 from pathlib import Path
 
 import numpy as np
 
 from stages.base import arrays, params, versions
 from stages.base.stage import UserError, run_stage
-from stages.network import architecture, saved
+from stages.network import architecture, cluster, saved
 from stages.network.batches import training_batches
-from stages.network.callbacks import DIVERGED, Progress, backup_of, fingerprint
+from stages.network.callbacks import DIVERGED, Progress, backup_of, digest, fingerprints
 from stages.network.optimizer import Muon
-from stages.network.runtime import keras, limit_instructions, seed_everything
+from stages.network.runtime import keras, limit, seed_everything, tf
 from stages.network.settings import Train, folder_of
 
 Split = tuple[np.ndarray, np.ndarray]
 
 
-def train(data: Split, validation: Split, settings: Train, seed: int, folder: Path) -> keras.Model:
+def train(
+    data: Split,
+    validation: Split,
+    settings: Train,
+    seed: int,
+    folder: Path,
+    strategy: tf.distribute.Strategy | None = None,
+) -> keras.Model:
     """Train a network; on one machine, the same first four arguments give the same network.
 
     Args:
@@ -35,6 +43,7 @@ def train(data: Split, validation: Split, settings: Train, seed: int, folder: Pa
         settings: the section `train` of params.yaml.
         seed: of the initial weights, the order of the images and their augmentation.
         folder: gets curves.csv, a row per epoch.
+        strategy: of cluster.join, if several workers may train together.
 
     Returns:
         A network from images to probabilities, shape (N, classes), of Keras' own layers.
@@ -46,23 +55,32 @@ def train(data: Split, validation: Split, settings: Train, seed: int, folder: Pa
     images, labels = data
     classes = int(labels.max()) + 1
     steps = len(images) // settings.batch_size  # per epoch
-    model = architecture.build(classes, settings.network)
     rates = learning_rates(settings, steps * settings.epochs)
     muon_ratio = settings.muon_learning_rate / settings.learning_rate
-    model.compile(
-        optimizer=Muon(rates, muon_ratio, settings.momentum, settings.weight_decay),
-        loss=keras.losses.CategoricalCrossentropy(label_smoothing=settings.label_smoothing),
-        metrics=["accuracy"],
-    )
-    key = fingerprint([*data, *validation], settings, seed)
-    progress = Progress(settings, steps, folder / "curves.csv", backup_of(seed), key)
-    if finished := progress.restore(model):
+    strategy = strategy or tf.distribute.get_strategy()
+    with strategy.scope():
+        model = architecture.build(classes, settings.network)
+        model.compile(
+            optimizer=Muon(rates, muon_ratio, settings.momentum, settings.weight_decay),
+            loss=keras.losses.CategoricalCrossentropy(label_smoothing=settings.label_smoothing),
+            metrics=["accuracy"],
+        )
+        model.optimizer.build(model.trainable_variables)
+    facts = fingerprints([*data, *validation], settings, seed)
+    cluster.agree(strategy, facts)
+    key, writes = " ".join(facts.values()), strategy.extended.should_checkpoint
+    progress = Progress(settings, steps, folder / "curves.csv", backup_of(seed), key, writes)
+    finished = cluster.share(strategy, model, progress.restore(model))
+    if finished:
         print(f"going on after epoch {finished}/{settings.epochs} of an interrupted run")
-    if finished < settings.epochs:
-        epochs = range(finished, settings.epochs)
-        unseen = validation[0], keras.utils.to_categorical(validation[1], classes)
+    epochs = range(finished, settings.epochs)
+    unseen = validation[0], keras.utils.to_categorical(validation[1], classes)
+    batches = functools.partial(training_batches, images, labels, classes, settings, epochs, seed)
+    if strategy.num_replicas_in_sync > 1:
+        cluster.fit(strategy, model, batches, steps, unseen, progress, epochs)
+    elif epochs:
         model.fit(
-            training_batches(images, labels, classes, settings, epochs, seed),
+            batches(),
             initial_epoch=finished,
             epochs=settings.epochs,
             steps_per_epoch=steps,
@@ -72,10 +90,12 @@ def train(data: Split, validation: Split, settings: Train, seed: int, folder: Pa
             shuffle=False,  # the batches are shuffled already
             verbose=0,
         )
-    predicted = model.predict_on_batch(images[: settings.batch_size])
-    if not all(np.isfinite(values).all() for values in (predicted, *model.get_weights())):
+    network = architecture.stock(model)
+    cluster.agree(strategy, {"weights": digest(*network.get_weights())})
+    predicted = network.predict_on_batch(images[: settings.batch_size])
+    if not all(np.isfinite(values).all() for values in (predicted, *network.get_weights())):
         raise UserError(f"the last step left a network that predicts no numbers: {DIVERGED}")
-    return architecture.stock(model)
+    return network
 
 
 def learning_rates(settings: Train, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
@@ -99,11 +119,13 @@ def main() -> None:
         raise UserError(f"--seed: expected 0 to {params.SEED_LIMIT - 1}, found {seed}")
     settings = params.load("train", Train)
     versions.check(versions.ENVIRONMENT)  # what the stage `environment` noted
-    print(f"oneDNN computes with {limit_instructions(settings.instructions)}", flush=True)
-    folder = folder_of(seed)
+    print(f"oneDNN computes with {limit(settings.instructions, settings.threads)}", flush=True)
+    strategy, folder = cluster.join(settings.batch_size), folder_of(seed)
     data, validation = arrays.load_split("train"), arrays.load_split("validation")
-    saved.save(train(data, validation, settings, seed, folder), folder / "network.keras")
-    backup_of(seed).unlink(missing_ok=True)
+    network = train(data, validation, settings, seed, folder, strategy)
+    if strategy.extended.should_checkpoint:
+        saved.save(network, folder / "network.keras")
+        backup_of(seed).unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

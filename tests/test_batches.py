@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from stages.base import arrays
+from stages.network import batches as batches_module
 from stages.network.batches import training_batches
 from stages.network.settings import Augment, Photometric, Train
 
@@ -115,6 +116,24 @@ def test_seed_epoch_and_step_and_nothing_else_decide_a_batch(seed: int, tmp_path
     mapped = arrays.load(tmp_path / "images.npy")
     dataset = training_batches(mapped, LABELS, CLASSES, options(BATCH, SOME), range(EPOCHS), seed)
     assert_same(list(dataset.skip(STEPS + 2).as_numpy_iterator()), batches[STEPS + 2 :])
+
+
+def test_more_images_than_a_window_are_shuffled_by_blocks(monkeypatch):
+    exact = numbers(make())
+    monkeypatch.setattr(batches_module, "BLOCK", 2)
+    monkeypatch.setattr(batches_module, "WINDOW", 16)
+    test_an_epoch_visits_each_image_at_most_once_and_labels_come_along(SOME)
+    test_images_that_sit_out_are_others_in_the_next_epoch()
+    test_epochs_and_seeds_differ_in_order()
+    batches = make(SOME)
+    assert_same(make(SOME, first=1), batches[STEPS:])
+    windows = numbers(batches).reshape(EPOCHS, STEPS // 2, 16)
+    assert not (numbers(batches) == exact).all()
+    for window in windows.reshape(-1, 16):  # eight blocks, here and there, each whole but the last
+        places = {number // 2 for number in window}
+        assert 8 <= len(places) <= 9
+        assert max(places) - min(places) > 8
+        assert not (np.diff(window) == 1).all()
 
 
 def test_photometric_changes_fall_with_the_steps_up_to_the_last_epoch():

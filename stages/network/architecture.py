@@ -30,9 +30,20 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     def call(self, inputs: tf.Tensor, training: bool | None = None, mask=None) -> tf.Tensor:
         if not training:
             return super().call(inputs, training=False)
-        outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
-            inputs, self.gamma, self.beta, epsilon=self.epsilon
-        )
+        replica = tf.distribute.get_replica_context()
+        if replica.num_replicas_in_sync == 1:
+            outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
+                inputs, self.gamma, self.beta, epsilon=self.epsilon
+            )
+        else:
+            means = tf.stack([tf.reduce_mean(x, axis=(0, 1, 2)) for x in (inputs, inputs * inputs)])
+            mean, square = tf.unstack(replica.all_reduce("MEAN", means))
+            variance = square - mean * mean
+            outputs = tf.nn.batch_normalization(
+                inputs, mean, variance, self.beta, self.gamma, self.epsilon
+            )
+            count = tf.size(inputs) // tf.size(mean) * replica.num_replicas_in_sync
+            variance *= tf.cast(count / (count - 1), tf.float32)
         for moving, of_batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
             moving.assign(self.momentum * moving + (1 - self.momentum) * of_batch)
         return outputs

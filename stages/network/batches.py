@@ -3,6 +3,12 @@
 Order and augmentation of a batch are a pure function of (seed, epoch, step): not of what ran
 before, nor of how many threads prepare it. A batch's images are read from their array when its turn
 comes: training on a memory-mapped file needs the memory of a few batches, however long the file.
+
+A file that is larger than the memory would be read from the disk in the order of the batches, image
+by image. So an array of more than WINDOW images is shuffled in two steps: its blocks of consecutive
+images are put in random order, then the images of WINDOW / BLOCK blocks at a time. Pages of one
+window are read while its batches are made, a block nearly as a whole. A batch then has images from
+512 random places of the array, in place of all places.
 """
 
 import numpy as np
@@ -12,6 +18,9 @@ from stages.network.augment import random_affine
 from stages.network.photometric import random_photometric
 from stages.network.runtime import tf
 from stages.network.settings import Train
+
+BLOCK = 256  # images read together: 0.8 MB
+WINDOW = 512 * BLOCK  # images that are shuffled together: 0.4 GB; up to here each order is possible
 
 
 def training_batches(
@@ -38,17 +47,16 @@ def training_batches(
     count, batch_size = len(images), settings.batch_size
     steps = count // batch_size
     labels = tf.constant(labels)
+    threads = tf.config.threading.get_intra_op_parallelism_threads()
     # Order, movement and photometric changes each have random numbers of their own.
     shuffle_seed = tf.constant(seed, tf.int64)
     augment_seed = shuffle_seed + SEED_LIMIT
     photometric_seed = augment_seed + SEED_LIMIT
 
     def shuffled(epoch: tf.Tensor) -> tf.data.Dataset:
-        pair = tf.stack([shuffle_seed, epoch])
-        order = tf.random.experimental.stateless_shuffle(tf.range(count), pair)
-        rows = tf.reshape(order[: steps * batch_size], (steps, batch_size))
-        step = epoch * steps + tf.range(steps, dtype=tf.int64)
-        return tf.data.Dataset.from_tensor_slices((step, rows))
+        rows = order(count, tf.stack([shuffle_seed, epoch]))
+        numbers = tf.data.Dataset.range(epoch * steps, (epoch + 1) * steps)
+        return tf.data.Dataset.zip(numbers, rows.batch(batch_size, drop_remainder=True))
 
     @tf.autograph.experimental.do_not_convert  # saves a second: none of its branches is on a tensor
     def batch(step: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -64,6 +72,28 @@ def training_batches(
     return (
         tf.data.Dataset.range(epochs.start, epochs.stop)
         .flat_map(shuffled)
-        .map(batch, num_parallel_calls=2, deterministic=True)
+        .map(batch, num_parallel_calls=threads, deterministic=True)
         .prefetch(4)
     )
+
+
+def order(count: int, seed: tf.Tensor) -> tf.data.Dataset:
+    """The numbers from 0 to count - 1, each once, in random order; see the top of this file.
+
+    Args:
+        count: of images.
+        seed: int64, shape (2,).
+    """
+    shuffle = tf.random.experimental.stateless_shuffle
+    if count <= WINDOW:
+        return tf.data.Dataset.from_tensor_slices(shuffle(tf.range(count), seed))
+    blocks = shuffle(tf.range(-(-count // BLOCK)), seed)
+
+    def window(number: tf.Tensor, chosen: tf.Tensor) -> tf.data.Dataset:
+        rows = tf.reshape(chosen[:, None] * BLOCK + tf.range(BLOCK), [-1])
+        rows = rows[rows < count]  # the last block may be shorter
+        shuffled = shuffle(rows, tf.random.fold_in(seed, number + 1))
+        return tf.data.Dataset.from_tensor_slices(shuffled)
+
+    windows = tf.data.Dataset.from_tensor_slices(blocks).batch(WINDOW // BLOCK)
+    return windows.enumerate().flat_map(window)

@@ -39,23 +39,25 @@ class Progress(keras.callbacks.Callback):
         curves: the CSV file for the learning curves.
         backup: the file for weights, the optimizer's state and the logs of the finished epochs.
         key: the fingerprint of this training.
+        writes: whether there are curves and backups; of several workers, one writes.
     """
 
-    def __init__(self, settings: Train, steps: int, curves: Path, backup: Path, key: str):
+    def __init__(
+        self, settings: Train, steps: int, curves: Path, backup: Path, key: str, writes: bool
+    ):
         super().__init__()
         self.epochs, self.batch_size = settings.epochs, settings.batch_size
         self.images = steps * settings.batch_size  # per epoch
-        self.curves, self.backup, self.key = curves, backup, key
+        self.curves, self.backup, self.key, self.writes = curves, backup, key, writes
         self.history: list[dict[str, float]] = []
 
     def restore(self, model: keras.Model) -> int:
-        """Put the state of an interrupted run into `model`, compiled and built.
+        """Put the state of an interrupted run into `model`, compiled, its optimizer built.
 
         Returns:
             The number of epochs it had finished; 0, and the model as it was, if there is no backup,
             or another run's, or a damaged one.
         """
-        model.optimizer.build(model.trainable_variables)
         try:
             with np.load(self.backup, allow_pickle=False) as file:
                 key, history, *values = (file[name] for name in file.files)
@@ -64,9 +66,10 @@ class Progress(keras.callbacks.Callback):
         if str(key) != self.key:
             return 0
         self.history = json.loads(str(history))
-        for variable, value in zip(_state(model), values, strict=True):
+        for variable, value in zip(state_of(model), values, strict=True):
             variable.assign(value)
-        self.write_curves()
+        if self.writes:
+            self.write_curves()
         return len(self.history)
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
@@ -87,10 +90,11 @@ class Progress(keras.callbacks.Callback):
         numbers = ", ".join(f"{name} {value:.4f}" for name, value in self.history[-1].items())
         rate = self.images / self.seconds
         print(f"epoch {epoch + 1}/{self.epochs}: {numbers}, {rate:,.0f} images/s", flush=True)
-        self.write_curves()
-        values = [variable.numpy() for variable in _state(self.model)]
-        with replacing(self.backup) as temporary, open(temporary, "wb") as file:
-            np.savez(file, self.key, json.dumps(self.history), *values)
+        if self.writes:
+            self.write_curves()
+            values = [variable.numpy() for variable in state_of(self.model)]
+            with replacing(self.backup) as temporary, open(temporary, "wb") as file:
+                np.savez(file, self.key, json.dumps(self.history), *values)
 
     def write_curves(self) -> None:
         """Write what was measured in each epoch so far as CSV, a row per epoch.
@@ -107,18 +111,31 @@ def backup_of(seed: int) -> Path:
     return Path(".dvc/tmp/training", f"seed-{seed}.npz")
 
 
-def _state(model: keras.Model) -> list[keras.Variable]:
+def state_of(model: keras.Model) -> list[keras.Variable]:
+    """All that a step of training changes: the model's variables and the optimizer's."""
     return [*model.variables, *model.optimizer.variables]
 
 
-def fingerprint(arrays: list[np.ndarray], settings: Train, seed: int) -> str:
-    """A checksum of all that decides a training: data, settings, seed, code and libraries."""
-    digest = hashlib.blake2b(settings.model_dump_json().encode())
-    digest.update(f"{seed} {tf.__version__} {keras.__version__}".encode())
-    for array in arrays:
-        digest.update(f"{array.dtype} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array))
-    for name, module in sorted(sys.modules.items()):
-        if (name == "__main__" or name.startswith("stages.")) and getattr(module, "__file__", None):
-            digest.update(Path(module.__file__).read_bytes())
-    return digest.hexdigest()
+def fingerprints(arrays: list[np.ndarray], settings: Train, seed: int) -> dict[str, str]:
+    """Checksums of all that decides a training, by what they are of."""
+    modules = [
+        Path(module.__file__).read_bytes()
+        for name, module in sorted(sys.modules.items())
+        if (name == "__main__" or name.startswith("stages.")) and getattr(module, "__file__", None)
+    ]
+    return {
+        "data": digest(*arrays),
+        "params": digest(f"{settings.model_dump_json()} {seed}".encode()),
+        "code or versions": digest(f"{tf.__version__} {keras.__version__}".encode(), *modules),
+    }
+
+
+def digest(*parts: np.ndarray | bytes) -> str:
+    """A checksum of bytes, and of the values, dtypes and shapes of arrays; hexadecimal."""
+    checksum = hashlib.blake2b()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            checksum.update(f"{part.dtype} {part.shape}".encode())
+            part = np.ascontiguousarray(part)
+        checksum.update(part)
+    return checksum.hexdigest()

@@ -25,33 +25,43 @@ with silent_stderr():
     import keras
     import tensorflow as tf
 
-# Gradients of convolutions are summed in one part per thread, so the last bits of a result depend
-# on the number of threads; fixed, they do not depend on the number of cores. Raise it on a machine
-# with more cores: everything is then trained again, to slightly other networks.
-THREADS = 2
-tf.config.threading.set_intra_op_parallelism_threads(THREADS)
+tf.config.threading.set_intra_op_parallelism_threads(2)  # for what predicts; see `limit`
 tf.get_logger().setLevel("ERROR")  # predicting with five networks is no reason for a warning
 
-__all__ = ["keras", "limit_instructions", "seed_everything", "tf"]
+__all__ = ["keras", "limit", "seed_everything", "tf"]
 
 
-def limit_instructions(limit: str) -> str:
-    """Let oneDNN use a processor's instructions up to `limit`; call it before anything is computed.
+def limit(instructions: str, threads: int | str) -> str:
+    """Limit what is used of the processor; call it before anything is computed.
+
+    Gradients of convolutions are summed in one part per thread, so the last bits of a result depend
+    on the number of threads; with a fixed one they do not depend on the number of cores.
 
     Args:
-        limit: a key of LIMITS.
+        instructions: those that oneDNN may use, a key of LIMITS.
+        threads: how many compute, or "auto": one per core.
 
     Returns:
-        Which ones it will use, in words.
+        What will be used, in words.
     """
-    os.environ["ONEDNN_MAX_CPU_ISA"] = LIMITS[limit]
+    os.environ["ONEDNN_MAX_CPU_ISA"] = LIMITS[instructions]
+    number = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    auto = threads == "auto"
+    number = number if auto else threads
+    tf.config.threading.set_intra_op_parallelism_threads(number)
+    of_auto = " (auto: on another number of cores, training gives other bytes)" if auto else ""
+    return f"{_instructions(instructions)}, {number} threads{of_auto}"
+
+
+def _instructions(limit: str) -> str:
+    """Which of the processor's instructions oneDNN will use, in words."""
     if limit == "avx2" and __cpu_features__.get("AVX2"):
-        return "AVX2, as train.instructions says"
+        return "AVX2 as train.instructions says"
     if __cpu_features__.get("AVX512_SKX"):  # the same set of instructions as oneDNN's AVX512_CORE
         return "AVX-512"
     if __cpu_features__.get("AVX2"):
-        return "AVX2, since this processor has no AVX-512"
-    return "what this processor has, neither AVX-512 nor AVX2"
+        return "AVX2 since this processor has no AVX-512"
+    return "what this processor has (neither AVX-512 nor AVX2)"
 
 
 def seed_everything(seed: int) -> None:

@@ -81,6 +81,7 @@ class Train(Section):
     weight_decay: Annotated[float, Field(ge=0)]
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     instructions: Literal["avx512", "avx2"]
+    threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"]
     network: Network
     augment: Augment
     photometric: Photometric
