@@ -1,0 +1,150 @@
+"""Images per second of training: threads in a process against processes side by side.
+
+    python -m benchmarks.parallel [--repeats 5] [--combinations 1x1 1x2 2x1 2x2] [--folder DIR]
+
+A combination PxT is P processes at once, each the stage `train` with `train.threads` T: one epoch
+of the network in params.yaml, on the data of `dvc repro preprocess`. Each runs in a temporary
+folder of its own in DIR. Without --combinations these are all powers of two up to the number of
+cores, but no more than two threads a core in all. They take turns, and each repeat runs all of
+them, since a machine's speed drifts. The table is printed and written to
+benchmarks/results/threads.csv, medians over the repeats:
+
+    processes, threads  at once, and of each
+    images_per_second   of all processes: the sum of what the stages print of their epoch, start
+                        and validation left out
+    lowest, highest     of the repeats
+    relative            to the first combination in the same repeat
+    seconds             from the start of the processes to the end of the last, start-up included
+"""
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pandas as pd
+import yaml
+from tqdm import tqdm
+
+from stages.base.files import write_csv
+from stages.base.params import PARAMS
+from stages.base.stage import UserError, run_stage
+from stages.base.versions import ENVIRONMENT
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = Path("benchmarks/results/threads.csv")
+DATA = Path("data/processed")
+COLUMNS = ("processes", "threads", "images_per_second", "seconds")
+
+
+def combinations(cores: int) -> list[tuple[int, int]]:
+    """Processes and threads: powers of two up to `cores`, with a product of at most twice that."""
+    powers = [2**power for power in range(cores.bit_length())]
+    return [(p, t) for p in powers for t in powers if p * t <= 2 * cores]
+
+
+def combination(text: str) -> tuple[int, int]:
+    """`2x1` as (2, 1)."""
+    if not (match := re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)):
+        raise argparse.ArgumentTypeError(f"expected PROCESSESxTHREADS like 2x1, found {text!r}")
+    return int(match[1]), int(match[2])
+
+
+def prepare(folder: Path, threads: int) -> None:
+    """Give `folder` all that the stage `train` needs; the data are a link."""
+    (folder / DATA).parent.mkdir(parents=True)
+    (folder / DATA).symlink_to(DATA.resolve(), target_is_directory=True)
+    shutil.copy(ENVIRONMENT, folder / ENVIRONMENT)
+    params = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
+    params["train"] |= {"epochs": 1, "threads": threads}
+    (folder / PARAMS).write_text(yaml.safe_dump(params), encoding="utf-8")
+
+
+def train(folders: list[Path]) -> tuple[float, float]:
+    """Train in all folders at once.
+
+    Returns:
+        The sum of their images per second, and the seconds until the last has ended.
+
+    Raises:
+        UserError: one failed; the message has its last line.
+    """
+    arguments = [sys.executable, "-m", "stages.train", "--seed", "0"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    processes = []
+    started = time.perf_counter()
+    try:
+        for folder in folders:
+            with open(folder / "printed.txt", "w", encoding="utf-8") as output:
+                processes.append(
+                    subprocess.Popen(
+                        arguments, cwd=folder, env=environment, stdout=output, stderr=output
+                    )
+                )
+        codes = [process.wait() for process in processes]
+    finally:  # interrupted: no stage may go on in a folder that is about to go
+        for process in processes:
+            process.kill()
+            process.wait()
+    seconds = time.perf_counter() - started
+    total = 0.0
+    for folder, code in zip(folders, codes, strict=True):
+        printed = (folder / "printed.txt").read_text(encoding="utf-8")
+        if code:
+            last = printed.strip().splitlines()[-1:] or ["it printed nothing"]
+            raise UserError(f"python -m stages.train ended with {code}: {last[0]}")
+        total += float(re.search(r"([\d,]+) images/s", printed)[1].replace(",", ""))
+    return total, seconds
+
+
+def table(runs: pd.DataFrame) -> pd.DataFrame:
+    """A row per combination, of the runs of all repeats: COLUMNS, in the same order each time."""
+    keys = ["processes", "threads"]
+    repeat = runs.groupby(keys, sort=False).cumcount()
+    first = runs["images_per_second"].groupby(repeat).transform("first")
+    runs = runs.assign(relative=runs["images_per_second"] / first)
+    groups = runs.groupby(keys, sort=False)
+    rates = groups["images_per_second"].agg(["median", "min", "max"]).round(0).astype(int)
+    rates.columns = ["images_per_second", "lowest", "highest"]
+    rates["relative"] = groups["relative"].median().round(2)
+    rates["seconds"] = groups["seconds"].median().round(1)
+    return rates.reset_index()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument(
+        "--combinations", type=combination, nargs="+", default=combinations(os.cpu_count())
+    )
+    parser.add_argument("--folder", type=Path, default=tempfile.gettempdir())
+    options = parser.parse_args()
+    if options.repeats < 1:
+        raise UserError(f"--repeats: expected 1 or more, found {options.repeats}")
+    if not (DATA / "train").is_dir() or not ENVIRONMENT.is_file():
+        raise UserError(f"{DATA}/train or {ENVIRONMENT} not found: run `dvc repro preprocess`")
+    rows = []
+    bar = tqdm(total=options.repeats * len(options.combinations), disable=None, leave=False)
+    with bar:
+        for _ in range(options.repeats):
+            for processes, threads in options.combinations:
+                bar.set_description(f"{processes} × {threads}")
+                with tempfile.TemporaryDirectory(prefix="parallel-", dir=options.folder) as place:
+                    folders = [Path(place, str(number)) for number in range(processes)]
+                    for folder in folders:
+                        prepare(folder, threads)
+                    rows.append((processes, threads, *train(folders)))
+                bar.update()
+    found = table(pd.DataFrame(rows, columns=COLUMNS))
+    print(found.to_string(index=False))
+    write_csv(RESULTS, found, index=False)
+    print(f"medians of {options.repeats}; written to {RESULTS}")
+
+
+if __name__ == "__main__":
+    run_stage(main)
