@@ -149,10 +149,13 @@ class Line:
         self.listener.close()
 
 
-@pytest.fixture(params=[Ssh, S3], ids=["ssh", "s3"])
+def needs(kind: type[Server], what: str):
+    missing = pytest.mark.skipif(not kind.needs, reason=f"needs {what}: requirements-scaling.txt")
+    return pytest.param(kind, marks=missing, id=kind.__name__.lower())
+
+
+@pytest.fixture(params=[needs(Ssh, "sshd and dvc-ssh"), needs(S3, "dvc-s3 and moto[server]")])
 def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
-    if not request.param.needs:
-        pytest.skip("needs sshd or moto, and requirements-scaling.txt")
     (tmp_path / "server").mkdir()
     started = request.param(tmp_path / "server")
     yield started
