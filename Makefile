@@ -18,7 +18,7 @@ fast short best: .venv/installed
 	@set -f; python -m tools.run $$(cat presets/$@.txt)
 
 experiments: .venv/installed  ## show all experiments side by side
-	@dvc exp show --no-pager --only-changed --drop 'Created|errors|loss|ece|undisputed|train$$|std|worst|.*/.*'
+	@dvc exp show --no-pager --only-changed --drop 'Created|errors|(?<!val_)loss|ece|undisputed|train$$|std|worst|.*/.*'
 
 draw: .venv/installed  ## open the page to draw on, with the trained network in it
 	@dvc repro --quiet apps/dvc.yaml:export

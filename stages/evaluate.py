@@ -17,7 +17,7 @@ from stages.base.stage import run_stage
 from stages.dataset import catalogue
 from stages.dataset.settings import Download
 from stages.network.settings import Seeds, folder_of
-from stages.prediction.predict import Predictor, load_results
+from stages.prediction.predict import Predictor
 from stages.report import pictures, scores
 from stages.report.settings import Evaluate
 
@@ -45,9 +45,6 @@ def main() -> None:
 
     found = scores.report(labels, mean, classes)
     headline = scores.headline(labels, mean, dataset.disputed)
-    for split, key in (("train", "train"), ("validation", "val")):
-        if accuracies := [of[split]["accuracy"] for of in load_results().values() if split in of]:
-            headline[key] = float(np.mean(accuracies))
     if len(seeds) > 1:  # `accuracy` tells `errors`, too, and DVC's tables stay within 120 columns
         del headline["errors"]
         found["seeds"] = reports

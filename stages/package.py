@@ -2,15 +2,17 @@
 
 Each network gets five averaged views (views.py) and a temperature that makes its probabilities true
 (calibration.py), and is written as a Keras file and as a LiteRT file. Nothing here trains, so other
-views cost seconds.
+views cost seconds. Its metrics are of training and validation images, so that runs can be compared
+without a look at the test images.
 """
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 
 from stages.base import arrays, params
-from stages.base.files import write_json
+from stages.base.files import replacing_together, write_json
 from stages.base.stage import run_stage
 from stages.network import saved
 from stages.network.runtime import keras
@@ -21,6 +23,7 @@ from stages.prediction.predict import PACKAGED
 from stages.prediction.settings import Package
 from stages.prediction.views import averaged_logits, with_temperature
 
+METRICS = Path("metrics/package.json")
 MEASURED = 2000  # training images on which accuracy and loss are measured, at most
 BATCH = 1000  # images per prediction: enough to keep the cores busy
 
@@ -62,6 +65,24 @@ def package(seed: int, settings: Package, splits: dict[str, tuple]) -> dict:
     return result
 
 
+def headline(results: list[dict]) -> dict[str, float]:
+    """The few numbers to compare runs by, each a mean over networks, rounded to four decimals.
+
+    Args:
+        results: of `package`, one per network.
+
+    Returns:
+        train, val: accuracy on training and on validation images; val_loss: mean cross-entropy of
+        validation images after the temperature, in nats. The latter two only if there are any.
+    """
+    found = {
+        "train": [of["train"]["accuracy"] for of in results],
+        "val": [of["validation"]["accuracy"] for of in results if "validation" in of],
+        "val_loss": [of["validation"]["loss"] for of in results if "validation" in of],
+    }
+    return {key: round(float(np.mean(values)), 4) for key, values in found.items() if values}
+
+
 def remove_other_seeds(seeds: list[int]) -> None:
     """Remove the trained networks of seeds that are not in the list.
 
@@ -89,7 +110,9 @@ def main() -> None:
         results[str(seed)] = result = package(seed, settings, splits)
         found = [f"{s} accuracy {result[s]['accuracy']:.2%}" for s in splits if s in result]
         print(f"seed {seed}: temperature {result['temperature']:g}", *found, sep=", ", flush=True)
-    write_json(PACKAGED / "package.json", results)
+    with replacing_together() as new:
+        write_json(new(METRICS), headline([*results.values()]))
+        write_json(new(PACKAGED / "package.json"), results)
 
 
 if __name__ == "__main__":

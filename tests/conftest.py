@@ -137,7 +137,7 @@ def packaged(folder: Path, **values) -> Path:
         run_stage(package.main, trained)
         TRAINED[key] = trained
     small_project(folder, **values)
-    for name in ("data", "models"):
+    for name in ("data", "models", "metrics"):
         shutil.copytree(TRAINED[key] / name, folder / name, dirs_exist_ok=True)
     return folder
 

@@ -98,6 +98,20 @@ def test_results_are_accuracy_and_loss_of_the_file(split):
     assert found["loss"] == pytest.approx(-np.log(of_label).mean(), abs=2e-5)
 
 
+def test_the_headline_is_the_mean_of_the_networks():
+    found = json.loads(Path("metrics/package.json").read_text(encoding="utf-8"))
+    assert list(found) == ["train", "val", "val_loss"]
+    for key, split, measure in (
+        ("train", "train", "accuracy"),
+        ("val", "validation", "accuracy"),
+        ("val_loss", "validation", "loss"),
+    ):
+        of_networks = [results()[seed][split][measure] for seed in "03"]
+        assert found[key] == pytest.approx(np.mean(of_networks), abs=5.1e-5)
+        assert found[key] == round(found[key], 4)
+        assert of_networks[0] != of_networks[1]
+
+
 @pytest.mark.slow
 def test_the_same_networks_give_the_same_bytes_alone_or_with_others(folder):
     before = contents(PACKAGED)
@@ -122,6 +136,7 @@ def test_without_validation_images_there_is_neither_temperature_nor_validation_r
     run_stage(package.main, folder)
     assert results()["0"]["temperature"] == 1
     assert "validation" not in results()["0"]
+    assert [*json.loads(Path("metrics/package.json").read_text(encoding="utf-8"))] == ["train"]
 
 
 def test_the_number_of_threads_changes_no_byte(monkeypatch):

@@ -30,7 +30,7 @@ def test_dvc_yaml_lists_what_the_stage_imports_opens_loads_and_writes(finished, 
     inputs |= ours(traced["modules"])
     if stage == "download":  # only waits for it: see dvc.yaml
         inputs.add("data/environment.txt")
-    if stage == "robustness":  # LiteRT opens it, unseen by Python
+    if stage in ("evaluate", "robustness"):  # LiteRT opens it, unseen by Python
         inputs.add("models/packaged/seed-0.tflite")
     assert_covers({dep["path"] for dep in entry["deps"]}, inputs)
     assert_covers({out["path"] for out in entry["outs"]}, ours(traced["written"]))

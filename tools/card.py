@@ -32,7 +32,9 @@ def numbers() -> dict[str, str]:
     """What may be quoted, by the key in the marks; `run` tells which params it belongs to."""
     params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
     found = load_run()
-    metrics = json.loads(Path("metrics/evaluate.json").read_text(encoding="utf-8"))
+    metrics = {}
+    for stage in ("package", "evaluate"):
+        metrics |= json.loads(Path(f"metrics/{stage}.json").read_text(encoding="utf-8"))
     frame = pd.read_csv("metrics/misclassified.csv", dtype=str)
     corruptions = pd.read_csv("metrics/corruptions.csv", index_col="corruption")
     corrupted = corruptions["error"]
