@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT, change_params, commit, run, stages_run
 
 WIDTH = 120  # columns of an ordinary terminal window
-KEYS = "accuracy undisputed loss ece train val val_loss corrupt worst"
+KEYS = "accuracy loss ece train val val_loss corrupt worst"
 
 
 @pytest.fixture(scope="module")

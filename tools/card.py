@@ -22,7 +22,7 @@ from stages.base.stage import UserError, run_stage
 from stages.dataset import catalogue
 from stages.report.corruptions import MNIST_C, OTHERS
 from stages.report.scores import percent, wilson_interval
-from tools.compare import conclusion, load_run
+from tools.compare import Run, conclusion, load_run
 from tools.run import summary
 
 MARK = re.compile(r"(<!--=(\w+)-->)(.*?)(<!--/-->)", re.DOTALL)
@@ -43,6 +43,9 @@ def numbers() -> dict[str, str]:
     worst = corrupted.drop("none").sort_values(ascending=False)[:3]
     exported = pd.read_csv("metrics/export.csv", dtype=str, index_col="file")
     sizes = {f"{Path(f).stem}_{key}": v for f, row in exported.iterrows() for key, v in row.items()}
+    disputed = catalogue.find(found.dataset).disputed
+    rest = found.images - len(disputed)
+    undisputed = Run(found.dataset, rest, found.misclassified.difference(disputed))
     same = conclusion(found, found, "the committed run")  # as `make` says in a fresh clone
     return sizes | {
         "summary": f"\n```\n{summary(found, same)}\n```\n",
@@ -53,8 +56,8 @@ def numbers() -> dict[str, str]:
         "errors": f"{len(frame):,}",
         "accuracy": percent(found.accuracy),
         "interval": f"{percent(interval['low'])} to {percent(interval['high'])}",
-        "disputed": str(len(catalogue.find(found.dataset).disputed)),
-        "undisputed": percent(metrics.get("undisputed", found.accuracy)),
+        "disputed": str(len(disputed)),
+        "undisputed": percent(undisputed.accuracy),
         "train": percent(metrics["train"]),
         "val": percent(metrics.get("val", 0.0)),
         "loss": f"{metrics['loss']:.4f} nats",
