@@ -6,7 +6,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := run
-.PHONY: run fast short best experiments draw undo test test-all lint plots notebook card bench mutants lock clean help
+.PHONY: run fast short best experiments search draw undo test test-all lint plots notebook card bench mutants lock clean help
 
 run: .venv/installed  ## run what has changed (on digits if MNIST cannot be reached), show the result
 	@python -m tools.run
@@ -18,7 +18,11 @@ fast short best: .venv/installed
 	@set -f; python -m tools.run $$(cat presets/$@.txt)
 
 experiments: .venv/installed  ## show all experiments side by side
-	@dvc exp show --no-pager --only-changed --drop 'Created|errors|(?<!val_)loss|ece|undisputed|train$$|std|worst|.*/.*'
+	@dvc exp show --no-pager --only-changed --drop 'Created|errors|(?<!val_)loss|ece|train$$|std|worst|.*/.*'
+
+search: .venv/installed  ## search for better params: hours, see docs/scaling.md
+	@python -m pip install --quiet -r requirements-scaling.txt
+	@python -m tools.search
 
 draw: .venv/installed  ## open the page to draw on, with the trained network in it
 	@dvc repro --quiet apps/dvc.yaml:export

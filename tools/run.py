@@ -15,6 +15,8 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import yaml
+
 from stages.base import params
 from stages.base.stage import UserError, run_stage
 from stages.dataset.settings import Download
@@ -32,11 +34,14 @@ def dvc(*arguments: str) -> int:
     return subprocess.run([sys.executable, "-m", "dvc", *arguments]).returncode
 
 
-def check(options: list[str]) -> None:
+def check(options: list[str]) -> dict | None:
     """Check a copy of params.yaml with the values that `options` set, before DVC loads them.
 
     DVC stops at a wrong list of seeds before any stage can say what is wrong with it. A value that
     is refused here never gets into params.yaml.
+
+    Returns:
+        All params with these values; None if DVC cannot set them so.
 
     Raises:
         UserError: the message names each value that is wrong, and what was expected.
@@ -53,9 +58,10 @@ def check(options: list[str]) -> None:
             try:
                 apply_overrides(copy, values)
             except DvcException:
-                return  # an unknown key, several values: DVC says what it makes of these
+                return None  # an unknown key, several values: DVC says what it makes of these
         with contextlib.chdir(folder):
             check_params()
+        return yaml.safe_load(Path(copy).read_text(encoding="utf-8"))
 
 
 def run(options: list[str]) -> None:
