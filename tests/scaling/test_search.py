@@ -17,6 +17,7 @@ from conftest import ROOT, change_params, commit, run, run_stage, stages_run
 from stages.base.stage import UserError
 from tools import search
 
+pytestmark = pytest.mark.filterwarnings("ignore:Choices for a categorical")  # lists, that is
 needs_optuna = pytest.mark.skipif(
     search.optuna is None, reason="Optuna is not installed: see requirements-scaling.txt"
 )
