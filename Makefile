@@ -18,7 +18,7 @@ fast short best: .venv/installed
 	@set -f; python -m tools.run $$(cat presets/$@.txt)
 
 experiments: .venv/installed  ## show all experiments side by side
-	@dvc exp show --no-pager --only-changed --drop 'Created|errors|(?<!val_)loss|ece|train$$|std|worst|.*/.*'
+	@dvc exp show --no-pager --only-changed --drop 'Created|errors|loss|ece|train$$|val$$|std|worst|.*/.*'
 
 search: .venv/installed  ## search for better params: hours, see docs/scaling.md
 	@python -m pip install --quiet -r requirements-scaling.txt
