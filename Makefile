@@ -6,7 +6,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := run
-.PHONY: run fast short best experiments search draw undo test test-all lint plots notebook card bench mutants lock clean help
+.PHONY: run fast short best experiments search cluster draw undo test test-all lint plots notebook card bench mutants lock clean help
 
 run: .venv/installed  ## run what has changed (on digits if MNIST cannot be reached), show the result
 	@python -m tools.run
@@ -18,7 +18,7 @@ fast short best: .venv/installed
 	@set -f; python -m tools.run $$(cat presets/$@.txt)
 
 experiments: .venv/installed  ## show all experiments side by side
-	@dvc exp show --no-pager --only-changed --drop 'Created|errors|loss|ece|train$$|val$$|std|worst|.*/.*'
+	@dvc exp show --no-pager --only-changed --drop 'Created|errors|loss|ece|undisputed|train$$|val$$|std|.*/.*'
 
 search: .venv/installed  ## search for better params: hours, see docs/scaling.md
 	@python -m pip install --quiet -r requirements-scaling.txt
@@ -31,6 +31,9 @@ draw: .venv/installed  ## open the page to draw on, with the trained network in 
 
 undo: .venv/installed  ## discard an experiment: back to the committed params, results and network
 	@python -m tools.undo
+
+cluster: .venv/installed  ## train one network with two workers, as on two hosts
+	@python -m tools.cluster --workers 2
 
 test: .venv/installed  ## run the tests (under 3 minutes on 2 cores)
 	pytest

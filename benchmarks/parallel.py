@@ -1,16 +1,18 @@
-"""Images per second of training: threads in a process against processes side by side.
+"""Images per second of training: threads in a process, processes side by side, and a cluster.
 
-    python -m benchmarks.parallel [--repeats 5] [--combinations 1x1 1x2 2x1 2x2] [--folder DIR]
+    python -m benchmarks.parallel [--repeats 5] [--combinations 1x2 2x1 2w1] [--folder DIR]
 
 A combination PxT is P processes at once, each the stage `train` with `train.threads` T: one epoch
-of the network in params.yaml, on the data of `dvc repro preprocess`. Each runs in a temporary
-folder of its own in DIR. Without --combinations these are all powers of two up to the number of
-cores, but no more than two threads a core in all. They take turns, and each repeat runs all of
-them, since a machine's speed drifts. The table is printed and written to
-benchmarks/results/threads.csv, medians over the repeats:
+of the network in params.yaml, on the data of `dvc repro preprocess`. PwT are P workers that train
+one network together (TF_CONFIG), over the loopback device: against Px1 it shows what working
+together costs. Each process runs in a temporary folder of its own in DIR. Without --combinations
+these are all powers of two up to the number of cores, but no more than two threads a core in all.
+They take turns, and each repeat runs all of them, since a machine's speed drifts. The table is
+printed and written to benchmarks/results/threads.csv, medians over the repeats:
 
+    networks            that are trained: as many as processes, or one
     processes, threads  at once, and of each
-    images_per_second   of all processes: the sum of what the stages print of their epoch, start
+    images_per_second   of all networks: the sum of what the stages print of their epoch, start
                         and validation left out
     lowest, highest     of the repeats
     relative            to the first combination in the same repeat
@@ -35,24 +37,30 @@ from stages.base.files import write_csv
 from stages.base.params import PARAMS
 from stages.base.stage import UserError, run_stage
 from stages.base.versions import ENVIRONMENT
+from tools.cluster import configurations
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path("benchmarks/results/threads.csv")
 DATA = Path("data/processed")
-COLUMNS = ("processes", "threads", "images_per_second", "seconds")
+KEYS = ["networks", "processes", "threads"]
+COLUMNS = (*KEYS, "images_per_second", "seconds")
 
 
-def combinations(cores: int) -> list[tuple[int, int]]:
-    """Processes and threads: powers of two up to `cores`, with a product of at most twice that."""
+def combinations(cores: int) -> list[tuple[int, int, int]]:
+    """KEYS: powers of two up to `cores`, with a product of at most twice that."""
     powers = [2**power for power in range(cores.bit_length())]
-    return [(p, t) for p in powers for t in powers if p * t <= 2 * cores]
+    pairs = [(p, t) for p in powers for t in powers if p * t <= 2 * cores]
+    together = [(1, p, t) for p, t in pairs if p > 1 and p * t <= cores]
+    return [(p, p, t) for p, t in pairs] + together
 
 
-def combination(text: str) -> tuple[int, int]:
-    """`2x1` as (2, 1)."""
-    if not (match := re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)):
-        raise argparse.ArgumentTypeError(f"expected PROCESSESxTHREADS like 2x1, found {text!r}")
-    return int(match[1]), int(match[2])
+def combination(text: str) -> tuple[int, int, int]:
+    """`2x1` as (2, 2, 1), two networks, and `2w1` as (1, 2, 1), one."""
+    if not (match := re.fullmatch(r"([1-9]\d*)([xw])([1-9]\d*)", text)):
+        raise argparse.ArgumentTypeError(
+            f"expected PROCESSESxTHREADS or WORKERSwTHREADS like 2x1, found {text!r}"
+        )
+    return int(match[1]) if match[2] == "x" else 1, int(match[1]), int(match[3])
 
 
 def prepare(folder: Path, threads: int) -> None:
@@ -65,8 +73,8 @@ def prepare(folder: Path, threads: int) -> None:
     (folder / PARAMS).write_text(yaml.safe_dump(params), encoding="utf-8")
 
 
-def train(folders: list[Path]) -> tuple[float, float]:
-    """Train in all folders at once.
+def train(folders: list[Path], networks: int) -> tuple[float, float]:
+    """Train in all folders at once: a network in each, or one together.
 
     Returns:
         The sum of their images per second, and the seconds until the last has ended.
@@ -76,11 +84,14 @@ def train(folders: list[Path]) -> tuple[float, float]:
     """
     arguments = [sys.executable, "-m", "stages.train", "--seed", "0"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    together = len(folders) > networks
+    configs = configurations(len(folders)) if together else [""] * len(folders)
     processes = []
     started = time.perf_counter()
     try:
-        for folder in folders:
+        for folder, config in zip(folders, configs, strict=True):
             with open(folder / "printed.txt", "w", encoding="utf-8") as output:
+                environment["TF_CONFIG"] = config
                 processes.append(
                     subprocess.Popen(
                         arguments, cwd=folder, env=environment, stdout=output, stderr=output
@@ -99,16 +110,15 @@ def train(folders: list[Path]) -> tuple[float, float]:
             last = printed.strip().splitlines()[-1:] or ["it printed nothing"]
             raise UserError(f"python -m stages.train ended with {code}: {last[0]}")
         total += float(re.search(r"([\d,]+) images/s", printed)[1].replace(",", ""))
-    return total, seconds
+    return total / len(folders) * networks, seconds  # each worker prints the rate of all
 
 
 def table(runs: pd.DataFrame) -> pd.DataFrame:
     """A row per combination, of the runs of all repeats: COLUMNS, in the same order each time."""
-    keys = ["processes", "threads"]
-    repeat = runs.groupby(keys, sort=False).cumcount()
+    repeat = runs.groupby(KEYS, sort=False).cumcount()
     first = runs["images_per_second"].groupby(repeat).transform("first")
     runs = runs.assign(relative=runs["images_per_second"] / first)
-    groups = runs.groupby(keys, sort=False)
+    groups = runs.groupby(KEYS, sort=False)
     rates = groups["images_per_second"].agg(["median", "min", "max"]).round(0).astype(int)
     rates.columns = ["images_per_second", "lowest", "highest"]
     rates["relative"] = groups["relative"].median().round(2)
@@ -132,13 +142,13 @@ def main() -> None:
     bar = tqdm(total=options.repeats * len(options.combinations), disable=None, leave=False)
     with bar:
         for _ in range(options.repeats):
-            for processes, threads in options.combinations:
-                bar.set_description(f"{processes} × {threads}")
+            for networks, processes, threads in options.combinations:
+                bar.set_description(f"{networks} of {processes} × {threads}")
                 with tempfile.TemporaryDirectory(prefix="parallel-", dir=options.folder) as place:
                     folders = [Path(place, str(number)) for number in range(processes)]
                     for folder in folders:
                         prepare(folder, threads)
-                    rows.append((processes, threads, *train(folders)))
+                    rows.append((networks, processes, threads, *train(folders, networks)))
                 bar.update()
     found = table(pd.DataFrame(rows, columns=COLUMNS))
     print(found.to_string(index=False))

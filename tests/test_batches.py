@@ -118,7 +118,7 @@ def test_seed_epoch_and_step_and_nothing_else_decide_a_batch(seed: int, tmp_path
     assert_same(list(dataset.skip(STEPS + 2).as_numpy_iterator()), batches[STEPS + 2 :])
 
 
-def test_more_images_than_a_window_are_shuffled_by_blocks(monkeypatch):
+def test_more_images_than_a_window_are_shuffled_by_blocks(monkeypatch, tmp_path):
     exact = numbers(make())
     monkeypatch.setattr(batches_module, "BLOCK", 2)
     monkeypatch.setattr(batches_module, "WINDOW", 16)
@@ -127,6 +127,9 @@ def test_more_images_than_a_window_are_shuffled_by_blocks(monkeypatch):
     test_epochs_and_seeds_differ_in_order()
     batches = make(SOME)
     assert_same(make(SOME, first=1), batches[STEPS:])
+    np.save(tmp_path / "images.npy", IMAGES)
+    monkeypatch.setitem(globals(), "IMAGES", arrays.load(tmp_path / "images.npy"))
+    assert_same(make(SOME), batches)
     windows = numbers(batches).reshape(EPOCHS, STEPS // 2, 16)
     assert not (numbers(batches) == exact).all()
     for window in windows.reshape(-1, 16):  # eight blocks, here and there, each whole but the last

@@ -8,19 +8,20 @@ place, 1,797 scans that scikit-learn carries; the next run tries the dataset aga
 
 import argparse
 import contextlib
-import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pandas as pd
 import yaml
 
 from stages.base import params
 from stages.base.stage import UserError, run_stage
 from stages.dataset.settings import Download
 from stages.environment import check_params
+from stages.report.corruptions import MNIST_C
 from stages.report.scores import percent, wilson_interval
 from tools import recover
 from tools.compare import Run, conclusion, load_both, load_run
@@ -98,13 +99,14 @@ def summary(found: Run, compared: str) -> str:
     """The result of a run in a few lines, one of them on how it compares with the committed run."""
     errors = len(found.misclassified)
     low, high = map(percent, wilson_interval(found.images - errors, found.images).values())
-    corrupted = json.loads(Path("metrics/robustness.json").read_text(encoding="utf-8"))
+    corrupted = pd.read_csv("metrics/corruptions.csv", index_col="corruption")["error"]
+    known = corrupted[list(MNIST_C)]
     epochs = 50 if found.dataset == "digits" else 2  # an epoch on digits is a few steps
     return f"""\
 {found.dataset}: {percent(found.accuracy)} of {found.images:,} test images correct \
 ({errors:,} errors; 95 % interval {low} to {high}).
-Corrupted images: {percent(corrupted["corrupt"])} misclassified on average, \
-at most {percent(corrupted["worst"])}.
+Corrupted images: {percent(known.mean())} misclassified on average, \
+at most {percent(known.max())}.
 {compared}
 Pictures: plots/evaluate, plots/robustness; all on a page: dvc plots show
 Try next: make fast, or dvc exp run -S train.epochs={epochs}; then dvc metrics diff

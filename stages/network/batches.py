@@ -6,10 +6,13 @@ comes: training on a memory-mapped file needs the memory of a few batches, howev
 
 A file that is larger than the memory would be read from the disk in the order of the batches, image
 by image. So an array of more than WINDOW images is shuffled in two steps: its blocks of consecutive
-images are put in random order, then the images of WINDOW / BLOCK blocks at a time. Pages of one
-window are read while its batches are made, a block nearly as a whole. A batch then has images from
-512 random places of the array, in place of all places.
+images are put in random order, then the images of WINDOW / BLOCK blocks at a time. The blocks of a
+window are read while the window before is trained on. A batch then has images from 512 random
+places of the array, in place of all places.
 """
+
+import mmap
+from collections.abc import Callable
 
 import numpy as np
 
@@ -54,7 +57,7 @@ def training_batches(
     photometric_seed = augment_seed + SEED_LIMIT
 
     def shuffled(epoch: tf.Tensor) -> tf.data.Dataset:
-        rows = order(count, tf.stack([shuffle_seed, epoch]))
+        rows = order(count, tf.stack([shuffle_seed, epoch]), images)
         numbers = tf.data.Dataset.range(epoch * steps, (epoch + 1) * steps)
         return tf.data.Dataset.zip(numbers, rows.batch(batch_size, drop_remainder=True))
 
@@ -77,17 +80,21 @@ def training_batches(
     )
 
 
-def order(count: int, seed: tf.Tensor) -> tf.data.Dataset:
+def order(count: int, seed: tf.Tensor, images: np.ndarray) -> tf.data.Dataset:
     """The numbers from 0 to count - 1, each once, in random order; see the top of this file.
 
     Args:
         count: of images.
         seed: int64, shape (2,).
+        images: from which they will be read.
     """
     shuffle = tf.random.experimental.stateless_shuffle
     if count <= WINDOW:
         return tf.data.Dataset.from_tensor_slices(shuffle(tf.range(count), seed))
     blocks = shuffle(tf.range(-(-count // BLOCK)), seed)
+
+    def announced(number: tf.Tensor, chosen: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return number, tf.numpy_function(read_ahead(images), [chosen], tf.int32, stateful=False)
 
     def window(number: tf.Tensor, chosen: tf.Tensor) -> tf.data.Dataset:
         rows = tf.reshape(chosen[:, None] * BLOCK + tf.range(BLOCK), [-1])
@@ -95,5 +102,26 @@ def order(count: int, seed: tf.Tensor) -> tf.data.Dataset:
         shuffled = shuffle(rows, tf.random.fold_in(seed, number + 1))
         return tf.data.Dataset.from_tensor_slices(shuffled)
 
-    windows = tf.data.Dataset.from_tensor_slices(blocks).batch(WINDOW // BLOCK)
-    return windows.enumerate().flat_map(window)
+    windows = tf.data.Dataset.from_tensor_slices(blocks).batch(WINDOW // BLOCK).enumerate()
+    return windows.map(announced).prefetch(1).flat_map(window)
+
+
+def read_ahead(images: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """A function that lets the system read blocks of a memory-mapped array, and nothing else.
+
+    By itself it would read megabytes around each image, and with little memory drop them unused.
+    """
+    mapped = getattr(images, "_mmap", None)
+    if not hasattr(mapped, "madvise"):  # an array in memory; or Windows
+        return lambda blocks: blocks
+    mapped.madvise(mmap.MADV_RANDOM)
+
+    def announce(blocks: np.ndarray) -> np.ndarray:
+        size = BLOCK * images[0].nbytes
+        for block in blocks:
+            start = (images.offset + int(block) * size) // mmap.PAGESIZE * mmap.PAGESIZE
+            length = min(size + mmap.PAGESIZE, len(mapped) - start)
+            mapped.madvise(mmap.MADV_WILLNEED, start, length)
+        return blocks
+
+    return announce

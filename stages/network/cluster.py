@@ -9,6 +9,7 @@ workers (keras-team/keras#20585), so the loop over its training steps stands her
 
 import contextlib
 import faulthandler
+import functools
 import json
 import os
 import socket
@@ -22,7 +23,8 @@ from stages.network.callbacks import Progress, state_of
 from stages.network.runtime import keras, tf
 
 # Seconds in which all workers must have started; more where hosts begin at different times.
-START = int(os.environ.get("CLUSTER_START_SECONDS", "50"))
+START = int(os.environ.get("CLUSTER_START_SECONDS", "40"))
+SILENT = 30  # seconds without a sign of life after which a worker counts as lost
 EXAMPLE = '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": "worker", '
 EXAMPLE += '"index": 0}}'
 
@@ -62,6 +64,14 @@ def _strategy() -> Strategy:
             "that has it, or name another port in TF_CONFIG of all workers"
         ) from None
     print(f"worker {number} of {len(workers)} waits for the others", flush=True)
+    # There is no public way to set this; TensorFlow's 10 s are less than some machines stand still.
+    from tensorflow.python.eager import context
+
+    service = context.context()
+    configure = service.configure_coordination_service
+    service.configure_coordination_service = functools.partial(
+        configure, heartbeat_timeout_in_ms=1000 * SILENT
+    )
     with _within(START, f"not all of {', '.join(workers)} have started"), _together():
         return tf.distribute.MultiWorkerMirroredStrategy()
 
@@ -194,10 +204,11 @@ def _together() -> Iterator[None]:
     try:
         yield
     except tf.errors.OpError as error:
-        reason = next((line for line in str(error).splitlines() if "abort" in line), str(error))
+        text = " ".join(str(error).split())
+        reason = text.rpartition("aborted by: ")[2].partition(" The error could be")[0]
         raise UserError(
-            f"another worker is gone, or cannot be reached ({' '.join(reason.split())[:200]}): "
-            "start all of them again; training goes on after its last whole epoch"
+            f"another worker is gone, or cannot be reached ({reason[:200]}): start all of them "
+            "again; training goes on after its last whole epoch"
         ) from None
 
 
