@@ -116,9 +116,9 @@ def test_what_processes_reach_is_compared_within_a_repeat():
     rows = [(1, 2, 100, 9), (2, 1, 150, 9), (1, 2, 50, 20), (2, 1, 90, 18), (1, 2, 80, 9)]
     rows = [(row[0], *row) for row in [*rows, (2, 1, 100, 9)]]
     runs = pd.DataFrame(rows, columns=parallel.COLUMNS)
-    found = parallel.table(runs).set_index(["processes", "threads"])
-    assert found.loc[1, 2].tolist() == [80, 50, 100, 1, 9]
-    assert found.loc[2, 1].tolist() == [100, 90, 150, 1.5, 9]
+    found = parallel.table(runs).set_index(parallel.KEYS)
+    assert found.loc[1, 1, 2].tolist() == [80, 50, 100, 1, 9]
+    assert found.loc[2, 2, 1].tolist() == [100, 90, 150, 1.5, 9]
 
 
 @pytest.mark.slow

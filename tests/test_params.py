@@ -22,6 +22,7 @@ WRONG = {  # by key, values out of range or of a type that is nearly right
     "train.batch_size": [1, 0, 1_000_001, 256.0, 1294],
     "train.weight_decay": [-1.0e-4, math.inf],
     "train.instructions": ["AVX2", "avx", 512],
+    "train.threads": [0, -1, 1025, 2.0, "all"],
     "train.network.crop": [-1, 7, 2.0],
     "train.network.filters": [[], [32, 64], 32],
     "train.augment.rotation": [-1, 181],

@@ -14,7 +14,7 @@ import pytest
 from conftest import PARAMS, ROOT, change_params, contents, leaves, packaged, run, run_stage
 
 from stages import evaluate, package, preprocess, robustness, train
-from stages.network.runtime import keras, limit_instructions
+from stages.network.runtime import keras, limit, tf
 from stages.network.settings import Train
 
 BATCH = 128
@@ -37,6 +37,7 @@ class Fit:
     batches: list[tuple[np.ndarray, np.ndarray]]
     arguments: dict
     limit: str  # of oneDNN
+    threads: int
 
     def rates(self) -> np.ndarray:
         """The learning rate at each step and after the last."""
@@ -65,6 +66,7 @@ class Fit:
             # Of the label's probability 0.9 of this part goes to the other classes.
             "train.label_smoothing": (loss + np.log(0.91)) / (0.9 * np.log(91)),
             "train.instructions": {"AVX512_CORE": "avx512", "AVX2": "avx2"}[self.limit],
+            "train.threads": self.threads,
             "train.network.crop": 14 - self.model.get_layer("stem").output.shape[1],
             "train.network.filters": [layer.kernel.shape[-1] for layer in kinds],
         }
@@ -76,14 +78,16 @@ class Fit:
 
 def fit_in(folder: Path, seed: int = 0) -> Fit:
     """Run the stage `train` up to the first step of training, which is not taken."""
-    caught = []
+    caught, threads = [], []
 
     def fit(model: keras.Model, batches, **arguments) -> None:
         limit = os.environ["ONEDNN_MAX_CPU_ISA"]
-        caught.append(Fit(model, list(batches.as_numpy_iterator()), arguments, limit))
+        caught.append(Fit(model, list(batches.as_numpy_iterator()), arguments, limit, *threads))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(keras.Model, "fit", fit)
+        # TensorFlow takes another number only before anything is computed.
+        patch.setattr(tf.config.threading, "set_intra_op_parallelism_threads", threads.append)
         patch.setenv("ONEDNN_MAX_CPU_ISA", "")  # put back afterwards
         run_stage(train.main, folder, "--seed", str(seed))
     return caught[0]
@@ -118,6 +122,7 @@ OTHERS = {  # values unlike the usual ones; what they do is seen where they act
     "train.weight_decay": 0.01,
     "train.label_smoothing": 0.4,
     "train.instructions": "avx2",
+    "train.threads": 1,
     "train.network.crop": 0,
     "train.network.filters": [3, 4, 5, 6],
     "robustness.images": 30,
@@ -197,16 +202,24 @@ def test_each_param_changes_something(key: str, usual: Callable, folder: Path):
 
 @pytest.mark.slow
 def test_the_limit_of_instructions_reaches_onednn_and_the_network(folder: Path):
-    if limit_instructions("avx512") != "AVX-512":
+    if not limit("avx512", 2).startswith("AVX-512"):
         pytest.skip("this processor has no AVX-512")
     network = folder / "models/trained/seed-0/network.keras"
     before = network.read_bytes()
     change_params(folder, train__instructions="avx2")
     command = ("python", "-m", "stages.train", "--seed", "0")
     printed = run(*command, cwd=folder, PYTHONPATH=str(ROOT), ONEDNN_VERBOSE="1").stdout
-    assert printed.startswith("oneDNN computes with AVX2, as train.instructions says\n")
+    assert printed.startswith("oneDNN computes with AVX2 as train.instructions says, threads: 2\n")
     assert "cpu,isa:Intel AVX2\n" in printed  # what oneDNN says itself
     assert network.read_bytes() != before
+
+
+@pytest.mark.slow
+def test_another_number_of_threads_reaches_tensorflow_and_auto_says_what_it_means(folder: Path):
+    command = ("python", "-m", "stages.train", "--seed", "0")
+    for threads, said in ((1, "threads: 1\n"), ("auto", "(auto: on another number of cores")):
+        change_params(folder, train__threads=threads)
+        assert said in run(*command, cwd=folder, PYTHONPATH=str(ROOT)).stdout
 
 
 def test_the_rate_rises_in_a_line_then_falls_along_a_cosine(usual: Callable):

@@ -50,7 +50,7 @@ def limit(instructions: str, threads: int | str) -> str:
     number = number if auto else threads
     tf.config.threading.set_intra_op_parallelism_threads(number)
     of_auto = " (auto: on another number of cores, training gives other bytes)" if auto else ""
-    return f"{_instructions(instructions)}, {number} threads{of_auto}"
+    return f"{_instructions(instructions)}, threads: {number}{of_auto}"
 
 
 def _instructions(limit: str) -> str:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, PlainValidator, model_validator
 
 from stages.base.params import Section, Seed
 
@@ -69,6 +69,12 @@ class Photometric(Section):
         return self
 
 
+def _threads(value: object) -> int | str:
+    if value != "auto" and (type(value) is not int or not 1 <= value <= 1024):
+        raise ValueError("expected 1 to 1024, or auto")
+    return value
+
+
 class Train(Section):
     """How a network is trained; params.yaml says what each value means."""
 
@@ -81,7 +87,7 @@ class Train(Section):
     weight_decay: Annotated[float, Field(ge=0)]
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     instructions: Literal["avx512", "avx2"]
-    threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"]
+    threads: Annotated[int | str, PlainValidator(_threads)]
     network: Network
     augment: Augment
     photometric: Photometric
