@@ -167,6 +167,19 @@ def test_workers_that_differ_do_not_begin(folder, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("prlimit"), reason="prlimit limits what may be written")
+def test_a_full_disk_of_the_one_that_writes_ends_all(folder, monkeypatch):
+    change_params(folder, train__epochs=30)
+    before = contents(folder)
+    monkeypatch.setattr(f"{__name__}.TRAIN", ["prlimit", "--fsize=5000", *TRAIN])
+    (first, said), (second, heard) = together(folder, folder)
+    assert (first, second) == (1, 1)
+    assert "error: .dvc/tmp/training/seed-0.npz: File too large; no output is half-written" in said
+    assert "error: another worker is gone" in heard
+    assert contents(folder, "curves.csv") == before
+
+
+@pytest.mark.slow
 def test_a_worker_that_waits_alone_says_so_and_ends(folder):
     worker = start(folder, configurations(2)[1])
     output = worker.communicate(timeout=75)[0]
