@@ -22,7 +22,7 @@ from stages.base.stage import UserError, run_stage
 from stages.dataset import catalogue
 from stages.report.corruptions import MNIST_C, OTHERS
 from stages.report.scores import percent, wilson_interval
-from tools.compare import Run, conclusion, load_run
+from tools.compare import conclusion, load_run
 from tools.run import summary
 
 MARK = re.compile(r"(<!--=(\w+)-->)(.*?)(<!--/-->)", re.DOTALL)
@@ -32,9 +32,8 @@ def numbers() -> dict[str, str]:
     """What may be quoted, by the key in the marks; `run` tells which params it belongs to."""
     params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
     found = load_run()
-    metrics = {}
-    for stage in ("package", "evaluate"):
-        metrics |= json.loads(Path(f"metrics/{stage}.json").read_text(encoding="utf-8"))
+    texts = (Path(f"metrics/{stage}.json").read_text("utf-8") for stage in ("package", "evaluate"))
+    metrics = {key: value for text in texts for key, value in json.loads(text).items()}
     frame = pd.read_csv("metrics/misclassified.csv", dtype=str)
     corruptions = pd.read_csv("metrics/corruptions.csv", index_col="corruption")
     corrupted = corruptions["error"]
@@ -44,8 +43,7 @@ def numbers() -> dict[str, str]:
     exported = pd.read_csv("metrics/export.csv", dtype=str, index_col="file")
     sizes = {f"{Path(f).stem}_{key}": v for f, row in exported.iterrows() for key, v in row.items()}
     disputed = catalogue.find(found.dataset).disputed
-    rest = found.images - len(disputed)
-    undisputed = Run(found.dataset, rest, found.misclassified.difference(disputed))
+    undisputed = 1 - len(found.misclassified.difference(disputed)) / (found.images - len(disputed))
     same = conclusion(found, found, "the committed run")  # as `make` says in a fresh clone
     return sizes | {
         "summary": f"\n```\n{summary(found, same)}\n```\n",
@@ -57,7 +55,7 @@ def numbers() -> dict[str, str]:
         "accuracy": percent(found.accuracy),
         "interval": f"{percent(interval['low'])} to {percent(interval['high'])}",
         "disputed": str(len(disputed)),
-        "undisputed": percent(undisputed.accuracy),
+        "undisputed": percent(undisputed),
         "train": percent(metrics["train"]),
         "val": percent(metrics.get("val", 0.0)),
         "loss": f"{metrics['loss']:.4f} nats",

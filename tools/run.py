@@ -99,14 +99,14 @@ def summary(found: Run, compared: str) -> str:
     """The result of a run in a few lines, one of them on how it compares with the committed run."""
     errors = len(found.misclassified)
     low, high = map(percent, wilson_interval(found.images - errors, found.images).values())
-    corrupted = pd.read_csv("metrics/corruptions.csv", index_col="corruption")["error"]
-    known = corrupted[list(MNIST_C)]
+    table = pd.read_csv("metrics/corruptions.csv", index_col="corruption")
+    corrupted = table["error"][list(MNIST_C)]
     epochs = 50 if found.dataset == "digits" else 2  # an epoch on digits is a few steps
     return f"""\
 {found.dataset}: {percent(found.accuracy)} of {found.images:,} test images correct \
 ({errors:,} errors; 95 % interval {low} to {high}).
-Corrupted images: {percent(known.mean())} misclassified on average, \
-at most {percent(known.max())}.
+Corrupted images: {percent(corrupted.mean())} misclassified on average, \
+at most {percent(corrupted.max())}.
 {compared}
 Pictures: plots/evaluate, plots/robustness; all on a page: dvc plots show
 Try next: make fast, or dvc exp run -S train.epochs={epochs}; then dvc metrics diff
