@@ -18,10 +18,10 @@ fast short best: .venv/installed
 	@set -f; python -m tools.run $$(cat presets/$@.txt)
 
 experiments: .venv/installed  ## show all experiments side by side
-	@dvc exp show --no-pager --only-changed --drop 'Created|errors|loss|ece|undisputed|train$$|val$$|std|.*/.*'
+	@dvc exp show --no-pager --only-changed --keep 'accuracy|corrupt|val_loss' --drop 'Created|errors|loss|ece|undisputed|train$$|val$$|std|.*/.*'
 
 search: .venv/installed  ## search for better params: hours, see docs/scaling.md
-	@python -m pip install --quiet -r requirements-scaling.txt
+	@grep '^optuna' requirements-scaling.txt | python -m pip install --quiet -r /dev/stdin
 	@python -m tools.search
 
 draw: .venv/installed  ## open the page to draw on, with the trained network in it

@@ -22,9 +22,6 @@ printed and written to benchmarks/results/threads.csv, medians over the repeats:
 import argparse
 import os
 import re
-import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -36,12 +33,9 @@ from tqdm import tqdm
 from stages.base.files import write_csv
 from stages.base.params import PARAMS
 from stages.base.stage import UserError, run_stage
-from stages.base.versions import ENVIRONMENT
-from tools.cluster import configurations
+from tools.cluster import configurations, prepare, start
 
-ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path("benchmarks/results/threads.csv")
-DATA = Path("data/processed")
 KEYS = ["networks", "processes", "threads"]
 COLUMNS = (*KEYS, "images_per_second", "seconds")
 
@@ -63,11 +57,8 @@ def combination(text: str) -> tuple[int, int, int]:
     return int(match[1]) if match[2] == "x" else 1, int(match[1]), int(match[3])
 
 
-def prepare(folder: Path, threads: int) -> None:
-    """Give `folder` all that the stage `train` needs; the data are a link."""
-    (folder / DATA).parent.mkdir(parents=True)
-    (folder / DATA).symlink_to(DATA.resolve(), target_is_directory=True)
-    shutil.copy(ENVIRONMENT, folder / ENVIRONMENT)
+def set_params(folder: Path, threads: int) -> None:
+    """Make the training in `folder` one epoch, with so many threads."""
     params = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
     params["train"] |= {"epochs": 1, "threads": threads}
     (folder / PARAMS).write_text(yaml.safe_dump(params), encoding="utf-8")
@@ -82,33 +73,24 @@ def train(folders: list[Path], networks: int) -> tuple[float, float]:
     Raises:
         UserError: one failed; the message has its last line.
     """
-    arguments = [sys.executable, "-m", "stages.train", "--seed", "0"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     together = len(folders) > networks
     configs = configurations(len(folders)) if together else [""] * len(folders)
     processes = []
     started = time.perf_counter()
     try:
         for folder, config in zip(folders, configs, strict=True):
-            with open(folder / "printed.txt", "w", encoding="utf-8") as output:
-                environment["TF_CONFIG"] = config
-                processes.append(
-                    subprocess.Popen(
-                        arguments, cwd=folder, env=environment, stdout=output, stderr=output
-                    )
-                )
-        codes = [process.wait() for process in processes]
+            processes.append(start(folder, config))
+        outputs = [process.communicate()[0] for process in processes]
     finally:  # interrupted: no stage may go on in a folder that is about to go
         for process in processes:
             process.kill()
             process.wait()
     seconds = time.perf_counter() - started
     total = 0.0
-    for folder, code in zip(folders, codes, strict=True):
-        printed = (folder / "printed.txt").read_text(encoding="utf-8")
-        if code:
+    for process, printed in zip(processes, outputs, strict=True):
+        if process.returncode:
             last = printed.strip().splitlines()[-1:] or ["it printed nothing"]
-            raise UserError(f"python -m stages.train ended with {code}: {last[0]}")
+            raise UserError(f"python -m stages.train ended with {process.returncode}: {last[0]}")
         total += float(re.search(r"([\d,]+) images/s", printed)[1].replace(",", ""))
     return total / len(folders) * networks, seconds  # each worker prints the rate of all
 
@@ -136,8 +118,6 @@ def main() -> None:
     options = parser.parse_args()
     if options.repeats < 1:
         raise UserError(f"--repeats: expected 1 or more, found {options.repeats}")
-    if not (DATA / "train").is_dir() or not ENVIRONMENT.is_file():
-        raise UserError(f"{DATA}/train or {ENVIRONMENT} not found: run `dvc repro preprocess`")
     rows = []
     bar = tqdm(total=options.repeats * len(options.combinations), disable=None, leave=False)
     with bar:
@@ -147,7 +127,8 @@ def main() -> None:
                 with tempfile.TemporaryDirectory(prefix="parallel-", dir=options.folder) as place:
                     folders = [Path(place, str(number)) for number in range(processes)]
                     for folder in folders:
-                        prepare(folder, threads)
+                        prepare(folder)
+                        set_params(folder, threads)
                     rows.append((networks, processes, threads, *train(folders, networks)))
                 bar.update()
     found = table(pd.DataFrame(rows, columns=COLUMNS))

@@ -24,6 +24,7 @@ STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages
 NETWORKS = "settings evaluate robustness package train callbacks classify draw batches augment "
 NETWORKS += "photometric architecture optimizer benchmarks"
 NETWORKS = [f"test_{name}" for name in NETWORKS.split()]  # files that need TensorFlow, networks
+NOTES = (".git", ".dvc", "__pycache__", "dvc.lock")  # beside the results of a run
 TRAINED: dict[str, Path] = {}  # by params: folders in which this process has trained networks
 
 

@@ -20,7 +20,7 @@ ROOMS = {
 }
 FILES = sorted([*(ROOT / "stages").rglob("*.py"), *(ROOT / "tools").rglob("*.py")])
 # For who goes past one machine, or searches: nobody else needs to read it.
-FURTHER = {"stages/network/cluster.py", "tools/cluster.py", "tools/search.py"}
+FURTHER = ["stages/network/cluster.py", "tools/cluster.py", "tools/search.py", "tools/space.py"]
 APPS = sorted((ROOT / "apps").rglob("*.py"))
 STAGES = {
     name: stage
@@ -106,7 +106,7 @@ def code_lines(path: Path) -> int:
 
 def test_the_project_stays_small_enough_to_read_in_an_hour():
     lines = {path.relative_to(ROOT).as_posix(): code_lines(path) for path in FILES}
-    assert sum(lines[path] for path in lines.keys() - FURTHER) <= 2100
+    assert sum(lines[path] for path in lines.keys() - {*FURTHER}) <= 2100
     assert sum(lines[path] for path in FURTHER) <= 500
     tests = {path: path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py")}
     further = [path for path in tests if path.parent.name == "scaling"]  # the tests of FURTHER

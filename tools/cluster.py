@@ -26,6 +26,7 @@ from stages.base.stage import UserError, run_stage
 from stages.base.versions import ENVIRONMENT
 from stages.network.settings import folder_of
 
+ROOT = Path(__file__).resolve().parent.parent
 FOLDER = Path(".dvc/tmp/cluster")
 
 
@@ -42,23 +43,34 @@ def configurations(workers: int) -> list[str]:
     ]
 
 
-def prepare() -> None:
-    """Make FOLDER a project with the same data and params; a backup of a killed run stays."""
+def prepare(folder: Path) -> None:
+    """Make `folder` a project with the same data and params; a backup of a killed run stays.
+
+    Raises:
+        UserError: `preprocess` has not run.
+    """
     for path in (ENVIRONMENT, PROCESSED):
         if not path.exists():
             raise UserError(f"{path} not found: run `dvc repro preprocess` first")
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    shutil.copy(params.PARAMS, FOLDER)
-    if not (FOLDER / "data").exists():
-        (FOLDER / "data").symlink_to(Path("data").resolve())
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(params.PARAMS, folder)
+    (folder / "data").unlink(missing_ok=True)
+    (folder / "data").symlink_to(Path("data").resolve(), target_is_directory=True)
 
 
-def start(configuration: str, seed: int) -> subprocess.Popen:
-    command = [sys.executable, "-m", "stages.train", "--seed", str(seed)]
-    environment = os.environ | {"TF_CONFIG": configuration, "PYTHONPATH": str(Path.cwd())}
+def start(folder: Path, configuration: str, seed: int = 0, *before: str) -> subprocess.Popen:
+    """Start the stage `train` in a folder, as a worker if there is a configuration.
+
+    Args:
+        folder: with what the stage needs.
+        configuration: the worker's TF_CONFIG; may be empty.
+        seed: of the network.
+        before: of the command, to run it by another one.
+    """
+    environment = os.environ | {"TF_CONFIG": configuration, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
-        command,
-        cwd=FOLDER,
+        [*before, sys.executable, "-m", "stages.train", "--seed", str(seed)],
+        cwd=folder,
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -79,8 +91,8 @@ def main() -> None:
     options = parser.parse_args()
     if not 1 <= options.workers <= 64:
         raise UserError(f"--workers: expected 1 to 64, found {options.workers}")
-    prepare()
-    processes = [start(each, options.seed) for each in configurations(options.workers)]
+    prepare(FOLDER)
+    processes = [start(FOLDER, each, options.seed) for each in configurations(options.workers)]
     threads = [threading.Thread(target=show, args=pair) for pair in enumerate(processes)]
     try:
         for thread in threads:

@@ -99,8 +99,7 @@ def summary(found: Run, compared: str) -> str:
     """The result of a run in a few lines, one of them on how it compares with the committed run."""
     errors = len(found.misclassified)
     low, high = map(percent, wilson_interval(found.images - errors, found.images).values())
-    table = pd.read_csv("metrics/corruptions.csv", index_col="corruption")
-    corrupted = table["error"][list(MNIST_C)]
+    corrupted = pd.read_csv("metrics/corruptions.csv", index_col=0)["error"][list(MNIST_C)]
     epochs = 50 if found.dataset == "digits" else 2  # an epoch on digits is a few steps
     return f"""\
 {found.dataset}: {percent(found.accuracy)} of {found.images:,} test images correct \

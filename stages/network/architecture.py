@@ -35,7 +35,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
             outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
                 inputs, self.gamma, self.beta, epsilon=self.epsilon
             )
-        else:
+        else:  # several workers: the statistics are those of the whole batch
             means = tf.stack([tf.reduce_mean(x, axis=(0, 1, 2)) for x in (inputs, inputs * inputs)])
             mean, square = tf.unstack(replica.all_reduce("MEAN", means))
             variance = square - mean * mean

@@ -68,8 +68,7 @@ class Progress(keras.callbacks.Callback):
         self.history = json.loads(str(history))
         for variable, value in zip(state_of(model), values, strict=True):
             variable.assign(value)
-        if self.writes:
-            self.write_curves()
+        self.write(model)
         return len(self.history)
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
@@ -90,20 +89,21 @@ class Progress(keras.callbacks.Callback):
         numbers = ", ".join(f"{name} {value:.4f}" for name, value in self.history[-1].items())
         rate = self.images / self.seconds
         print(f"epoch {epoch + 1}/{self.epochs}: {numbers}, {rate:,.0f} images/s", flush=True)
-        if self.writes:
-            self.write_curves()
-            values = [variable.numpy() for variable in state_of(self.model)]
-            with replacing(self.backup) as temporary, open(temporary, "wb") as file:
-                np.savez(file, self.key, json.dumps(self.history), *values)
+        self.write(self.model)
 
-    def write_curves(self) -> None:
-        """Write what was measured in each epoch so far as CSV, a row per epoch.
+    def write(self, model: keras.Model) -> None:
+        """Write what was measured in each epoch so far as CSV, a row per epoch, and the backup.
 
         Without a validation set its columns are empty: DVC draws no chart if a column is missing.
         """
+        if not self.writes:
+            return
         frame = pd.DataFrame(self.history, columns=COLUMNS).rename(columns=COLUMNS).round(6)
         frame.insert(0, "epoch", range(1, len(frame) + 1))
         write_csv(self.curves, frame, index=False)
+        values = [variable.numpy() for variable in state_of(model)]
+        with replacing(self.backup) as temporary, open(temporary, "wb") as file:
+            np.savez(file, self.key, json.dumps(self.history), *values)
 
 
 def backup_of(seed: int) -> Path:

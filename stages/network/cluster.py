@@ -22,8 +22,7 @@ from stages.base.stage import UserError
 from stages.network.callbacks import Progress, state_of
 from stages.network.runtime import keras, tf
 
-# Seconds in which all workers must have started; more where hosts begin at different times.
-START = int(os.environ.get("CLUSTER_START_SECONDS", "40"))
+START = 40  # seconds in which all workers must have started; see _start_seconds
 SILENT = 30  # seconds without a sign of life after which a worker counts as lost
 EXAMPLE = '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": "worker", '
 EXAMPLE += '"index": 0}}'
@@ -54,7 +53,7 @@ def _strategy() -> Strategy:
     if not os.environ.get("TF_CONFIG"):
         several = len(tf.config.list_physical_devices("GPU")) > 1
         return tf.distribute.MirroredStrategy() if several else tf.distribute.get_strategy()
-    workers, number = _read_config(os.environ["TF_CONFIG"])
+    (workers, number), seconds = _read_config(os.environ["TF_CONFIG"]), _start_seconds()
     port = int(workers[number].rpartition(":")[2])
     try:
         socket.create_server(("", port)).close()
@@ -72,8 +71,16 @@ def _strategy() -> Strategy:
     service.configure_coordination_service = functools.partial(
         configure, heartbeat_timeout_in_ms=1000 * SILENT
     )
-    with _within(START, f"not all of {', '.join(workers)} have started"), _together():
+    with _within(seconds, f"not all of {', '.join(workers)} have started"), _together():
         return tf.distribute.MultiWorkerMirroredStrategy()
+
+
+def _start_seconds() -> int:
+    """START, or what CLUSTER_START_SECONDS says, where hosts begin at different times."""
+    text = os.environ.get("CLUSTER_START_SECONDS", str(START))
+    if not text.isdecimal() or int(text) < 1:
+        raise UserError(f"CLUSTER_START_SECONDS: expected a number of seconds, found {text!r}")
+    return int(text)
 
 
 def _read_config(text: str) -> tuple[list[str], int]:
@@ -106,7 +113,7 @@ def agree(strategy: Strategy, facts: dict[str, str]) -> None:
     if strategy.num_replicas_in_sync == 1:
         return
     own = np.array([int(digest[:15], 16) for digest in facts.values()])
-    with _within(START, "the workers could not compare what they have"), _together():
+    with _within(_start_seconds(), "the workers could not compare what they have"), _together():
         everyone = strategy.gather(strategy.run(lambda: tf.constant(own[None])), axis=0).numpy()
     different = (everyone != everyone[0]).any(axis=0)
     if different.any():

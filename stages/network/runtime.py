@@ -45,12 +45,14 @@ def limit(instructions: str, threads: int | str) -> str:
         What will be used, in words.
     """
     os.environ["ONEDNN_MAX_CPU_ISA"] = LIMITS[instructions]
-    number = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    auto = threads == "auto"
-    number = number if auto else threads
-    tf.config.threading.set_intra_op_parallelism_threads(number)
-    of_auto = " (auto: on another number of cores, training gives other bytes)" if auto else ""
-    return f"{_instructions(instructions)}, threads: {number}{of_auto}"
+    note = ""
+    if threads == "auto":
+        # Not all systems can tell which cores this process may use.
+        usable = getattr(os, "sched_getaffinity", lambda process: range(os.cpu_count()))
+        threads = len(usable(0))
+        note = " (auto: on another number of cores, training gives other bytes)"
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    return f"{_instructions(instructions)}, threads: {threads}{note}"
 
 
 def _instructions(limit: str) -> str:

@@ -1,13 +1,10 @@
 """One network trained by several workers: the same network, and what happens when one is lost."""
 
 import json
-import os
 import random
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,31 +16,19 @@ from conftest import ROOT, change_params, contents, prepared, run, run_stage
 from stages import train
 from stages.base.stage import UserError
 from stages.network import saved
-from tools.cluster import configurations
+from tools.cluster import configurations, start
 
 NETWORK = Path("models/trained/seed-0/network.keras")
-TRAIN = [sys.executable, "-m", "stages.train", "--seed", "0"]
 EPOCHS = 2
 # Of weights and losses after ten small steps, between one and several workers: sums in another
 # order, and what grows from that. Statistics of a part of the batch, say, leave 0.05 and more.
 TOLERANCE = 0.002
 
 
-def start(folder: Path, configuration: str) -> subprocess.Popen:
-    environment = os.environ | {"TF_CONFIG": configuration, "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(
-        TRAIN,
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def together(*folders: Path) -> list[tuple[int, str]]:
+def together(*folders: Path, before: tuple[str, ...] = ()) -> list[tuple[int, str]]:
     """Exit code and output of a worker in each of the folders; one may occur several times."""
-    workers = list(map(start, folders, configurations(len(folders))))
+    configs = configurations(len(folders))
+    workers = [start(*pair, 0, *before) for pair in zip(folders, configs, strict=True)]
     outputs = [worker.communicate(timeout=240)[0] for worker in workers]
     return [(worker.returncode, output) for worker, output in zip(workers, outputs, strict=True)]
 
@@ -168,11 +153,11 @@ def test_workers_that_differ_do_not_begin(folder, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("prlimit"), reason="prlimit limits what may be written")
-def test_a_full_disk_of_the_one_that_writes_ends_all(folder, monkeypatch):
+def test_a_full_disk_of_the_one_that_writes_ends_all(folder):
     change_params(folder, train__epochs=30)
     before = contents(folder)
-    monkeypatch.setattr(f"{__name__}.TRAIN", ["prlimit", "--fsize=5000", *TRAIN])
-    (first, said), (second, heard) = together(folder, folder)
+    results = together(folder, folder, before=("prlimit", "--fsize=5000"))
+    (first, said), (second, heard) = results
     assert (first, second) == (1, 1)
     assert "error: .dvc/tmp/training/seed-0.npz: File too large; no output is half-written" in said
     assert "error: another worker is gone" in heard
@@ -204,6 +189,13 @@ def test_a_broken_tf_config_is_refused_by_one_clear_message(text, fault, folder,
     assert fault in str(refused.value)
     assert '"index": 0}}' in str(refused.value)  # an example
     assert not (folder / "models").exists()
+
+
+def test_a_time_to_wait_that_is_no_number_is_refused(folder, monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", configurations(1)[0])
+    monkeypatch.setenv("CLUSTER_START_SECONDS", "soon")
+    with pytest.raises(UserError, match=r"CLUSTER_START_SECONDS: .* found 'soon'"):
+        run_stage(train.main, folder, "--seed", "0")
 
 
 def test_a_port_in_use_is_named(folder, monkeypatch):

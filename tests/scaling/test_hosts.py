@@ -22,11 +22,10 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from conftest import change_params, commit, contents, copy_project, run, stages_run
+from conftest import NOTES, change_params, commit, contents, copy_project, run, stages_run
 
 pytestmark = pytest.mark.slow
 SSHD = shutil.which("sshd", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
-UNSEEN = (".git", ".dvc", "__pycache__", "dvc.lock")
 SSHD_CONFIG = """
 Port {port}
 ListenAddress 127.0.0.1
@@ -225,7 +224,7 @@ def test_each_host_trains_some_seeds(server: Server, hosts: dict[str, Path], tmp
         "evaluate",
         "robustness",
     }
-    assert contents(last, *UNSEEN) == contents(hosts["all"], *UNSEEN)
+    assert contents(last, *NOTES) == contents(hosts["all"], *NOTES)
     assert lock(last) == lock(hosts["all"])
     assert "up to date" in run("dvc", "status", cwd=last).stdout
 

@@ -15,7 +15,7 @@ import yaml
 from conftest import ROOT, change_params, commit, run, run_stage, stages_run
 
 from stages.base.stage import UserError
-from tools import search
+from tools import search, space
 
 pytestmark = pytest.mark.filterwarnings("ignore:Choices for a categorical")  # lists, that is
 needs_optuna = pytest.mark.skipif(
@@ -259,10 +259,10 @@ def test_wrong_options_are_refused(workspace, options, message):
 
 @needs_optuna
 def test_the_projects_space_is_accepted():
-    values = search.flat(yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8")))
+    values = space.flat(yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8")))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
-        assert search.load_space(Path("presets/search.yaml"), [], values)
+        assert space.load_space(Path("presets/search.yaml"), [], values)
 
 
 def test_without_optuna_it_says_what_to_install(workspace, monkeypatch):

@@ -4,10 +4,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from conftest import change_params, commit, contents, copy_project, run, stages_run
+from conftest import NOTES, change_params, commit, contents, copy_project, run, stages_run
 
 pytestmark = pytest.mark.slow
-UNSEEN = (".git", ".dvc", "__pycache__", "dvc.lock")
 SEEDS = (0, 1, 2, 3)
 
 
@@ -27,5 +26,5 @@ def test_seeds_side_by_side_in_one_checkout(tmp_path: Path):
         assert list(pool.map(train, SEEDS)) == [{f"train@{seed}"} for seed in SEEDS]
     rest = stages_run(run("dvc", "repro", cwd=beside))
     assert rest == {"page", "package", "evaluate", "robustness"}
-    assert contents(beside, *UNSEEN) == contents(after, *UNSEEN)
+    assert contents(beside, *NOTES) == contents(after, *NOTES)
     assert "up to date" in run("dvc", "status", cwd=beside).stdout
