@@ -22,6 +22,7 @@ from apps.classify.prepare import prepare
 from stages.base.stage import UserError
 from stages.prediction.predict import Predictor, load_results
 
+SINGLE = 32  # pixels of the longer side: a picture as small as MNIST's shows one digit
 LOCK = threading.Lock()  # a LiteRT interpreter serves one call at a time
 
 
@@ -109,7 +110,7 @@ def classify_one(picture: Picture, known: reject.Rejection | None = None) -> Dig
     """As `classify`, of one picture; `known` replaces what the stage `photos` wrote."""
     known = known or rejection()
     values, scale = load(picture)
-    found = find_digits(values)
+    found = find_digits(values, single=max(values.shape) / scale <= SINGLE)
     images = prepare(found.inks)
     probabilities, accepted = np.zeros((0, len(known.names)), np.float32), np.zeros(0, bool)
     if len(images):

@@ -6,10 +6,10 @@ broken strokes together, sort into rows. Lengths are relative to the picture or 
 
 from typing import NamedTuple
 
+import cv2
 import numpy as np
-from scipy import ndimage
 
-from apps.classify.ink import ink_contrast, remove_lines
+from apps.classify.ink import CROSS, ink_contrast, label, remove_lines, rim, steepness
 
 MANY = 200  # specks that are too small for a digit make a picture noisy
 FAINT = 0.4  # of the other ink's contrast is too little
@@ -29,19 +29,20 @@ class Found(NamedTuple):
     inks: list[np.ndarray]
 
 
-def find_digits(picture: np.ndarray) -> Found:
+def find_digits(picture: np.ndarray, single: bool = False) -> Found:
     """Find what has the shape of a digit, in reading order.
 
     Args:
         picture: grey, float32 in [0, 1], shape (height, width), any sizes from 1.
+        single: all ink is one digit, whatever the gaps in it.
     """
     contrast, level = ink_contrast(picture)
     before = contrast.copy()
     long = max(contrast.shape)
     for turned in (contrast, contrast.T):
         remove_lines(turned, float(np.median(level)), long)
-    strokes, strength = find_strokes(contrast, level)
-    boxes, groups = group_strokes(strokes, contrast, strength, before)
+    strokes, strength, boxes = find_strokes(contrast, level)
+    boxes, groups = group_strokes(strokes, boxes, contrast, strength, before, single)
     rows = rows_of(boxes)
     tops = np.array([boxes[rows == row, 1].mean() for row in range(rows.max(initial=-1) + 1)])
     places = np.argsort(np.argsort(tops))[rows] if len(rows) else rows
@@ -49,49 +50,54 @@ def find_digits(picture: np.ndarray) -> Found:
     inks = []
     for number in order:
         left, top, right, bottom = boxes[number]
-        part = np.isin(strokes[top:bottom, left:right], groups[number])
-        part = ndimage.binary_dilation(part, iterations=2)  # the soft edge of the stroke
+        part = np.isin(strokes[top:bottom, left:right], groups[number]).view(np.uint8)
+        part = cv2.dilate(part, CROSS, iterations=2) > 0  # the soft edge of the stroke
         values = contrast[top:bottom, left:right]
         peak = np.percentile(values[part], 90)
         inks.append(np.where(part, np.clip(values / peak, 0, 1), 0).astype(np.float32))
     return Found(boxes[order], places[order], inks)
 
 
-def find_strokes(contrast: np.ndarray, level: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def find_strokes(contrast: np.ndarray, level: np.ndarray) -> tuple[np.ndarray, ...]:
     """Label the connected strokes, each thresholded at a share of its own contrast.
 
     Returns:
         labels: int, shape as the picture's, 0 for paper.
         strength: contrast of each stroke, shape (strokes + 1,).
+        boxes: left, top, right, bottom of each stroke, shape (strokes, 4).
     """
-    eight, mask = np.ones((3, 3)), contrast > level
+    mask = contrast > level
     for share in (0.4, 0):
-        labels, count = ndimage.label(mask, eight)
-        strength = np.zeros(count + 1, np.float32)
+        labels, boxes = label(mask, 8)
+        strength = np.zeros(len(boxes) + 1, np.float32)
         np.maximum.at(strength, labels[mask], contrast[mask])
         mask &= contrast > share * strength[labels]
-    return labels, strength
+    return labels, strength, boxes
 
 
 def group_strokes(
-    labels: np.ndarray, contrast: np.ndarray, strength: np.ndarray, before: np.ndarray
+    labels: np.ndarray,
+    boxes: np.ndarray,
+    contrast: np.ndarray,
+    strength: np.ndarray,
+    before: np.ndarray,
+    single: bool,
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """Put strokes together that make one digit, and drop what is none by its shape.
 
     Args:
-        labels, strength: of `find_strokes`.
+        labels, strength, boxes: of `find_strokes`.
         contrast: of the picture without ruled lines.
         before: with them.
+        single: all strokes make one digit.
 
     Returns:
         boxes: shape (N, 4).
         groups: the labels of each digit's strokes.
     """
     none = np.zeros((0, 4), int), []
-    places = ndimage.find_objects(labels)
-    if not places:
+    if not len(boxes):
         return none
-    boxes = np.array([(x.start, y.start, x.stop, y.stop) for y, x in places])
     numbers = np.arange(1, len(boxes) + 1)
     size = (boxes[:, 2:] - boxes[:, :2]).max(axis=1)
     least = max(8, max(labels.shape) // 80)
@@ -109,7 +115,7 @@ def group_strokes(
         return none
     heights = np.sort(boxes[:, 3] - boxes[:, 1])
     typical = heights[np.searchsorted(heights.cumsum(), heights.sum() / 2)]
-    owner = merged(boxes, typical)
+    owner = np.zeros(len(boxes)) if single else merged(boxes, typical)
     found, groups = [], []
     for number in np.unique(owner):
         members = owner == number
@@ -187,14 +193,13 @@ def is_digit_shape(
     if width > 2.2 * height:
         return False
     inside = np.pad(np.isin(labels[top:bottom, left:right], numbers), 1)
-    thickness = 2 * ndimage.distance_transform_edt(inside).max()
+    to_edge = cv2.distanceTransform(inside.view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    thickness = 2 * to_edge.max()
     if thickness > 0.65 * max(width, height):
         return False
     values = np.pad(contrast[top:bottom, left:right], 1)
-    edge = np.hypot(ndimage.sobel(values, 0), ndimage.sobel(values, 1)) / 8
-    rim = inside & ~ndimage.binary_erosion(inside)
-    steepness = np.median(edge[rim]) / strength[numbers].max()  # per pixel
-    return bool(steepness > min(0.1, 2 / max(width, height)))
+    steep = np.median(steepness(values)[rim(inside)]) / strength[numbers].max()  # per pixel
+    return bool(steep > min(0.1, 2 / max(width, height)))
 
 
 def rows_of(boxes: np.ndarray) -> np.ndarray:

@@ -5,15 +5,16 @@ Lengths are relative to the picture, so that a crop of one digit works as does a
 
 from itertools import pairwise
 
+import cv2
 import numpy as np
-from PIL import Image
-from scipy import ndimage
 
 WINDOWS = (0.1, 0.4)  # of the light's correction, in long sides; the wider one for thick strokes
 LEAST_CONTRAST = 0.12  # of ink against its paper, as a share of the paper's brightness
 NOISE = 10  # ink is so many standard deviations of the noise darker than the palest paper around
 DARKEST_PAPER = 0.25  # of white: dividing by less would amplify the noise of a dark table
 TILT = 8  # degrees by which ruled lines may be off the horizontal and the vertical
+CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+MIRROR = cv2.BORDER_REFLECT  # beyond its border, a picture is mirrored
 
 
 def ink_contrast(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -26,20 +27,24 @@ def ink_contrast(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         contrast: float32, shape as the picture's, 0 on paper.
         level: what the contrast of ink exceeds there, and noise does not; the same shape.
     """
-    picture = ndimage.gaussian_filter(picture, 0.7)
+    picture = cv2.GaussianBlur(picture, (7, 7), 0.7, borderType=MIRROR)
     long = max(picture.shape)
-    residual = picture - ndimage.uniform_filter(picture, 2 * (long // 8) + 1)
-    if (residual**3).sum() > 0:  # light ink
+    residual = picture - mean(picture, 2 * (long // 8) + 1)
+    if (residual * np.square(residual)).sum() > 0:  # light ink
         picture = picture.max() - picture
     thick = has_thick_strokes(picture)
     half = int(long * (WINDOWS[1] if thick else WINDOWS[0])) // 2
-    margin = [min(half, side - 1) for side in picture.shape]
-    # Under a wide window the light matters beyond the border: it goes on as it did.
-    kind = {"mode": "reflect", "reflect_type": "odd"} if thick else {"mode": "symmetric"}
-    wider = np.pad(picture, [(each, each) for each in margin], **kind)
-    paper = ndimage.grey_closing(wider, [2 * each + 1 for each in margin])
-    inner = zip(margin, picture.shape, strict=True)
-    paper = paper[tuple(slice(each, each + side) for each, side in inner)]
+    if thick:  # under a wide window the light matters beyond the border: it goes on as it did
+        margin = [min(half, side - 1) for side in picture.shape]
+        wider = np.pad(
+            picture, [(each, each) for each in margin], mode="reflect", reflect_type="odd"
+        )
+        rows, columns = (
+            slice(each, each + side) for each, side in zip(margin, picture.shape, strict=True)
+        )
+        paper = closing(wider, 2 * half + 1)[rows, columns]
+    else:
+        paper = closing(picture, 2 * half + 1)
     contrast = paper - picture
     contrast /= np.maximum(paper, DARKEST_PAPER)
     level = NOISE * local_noise(picture)
@@ -49,13 +54,55 @@ def ink_contrast(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return contrast, np.maximum(level, LEAST_CONTRAST, out=level)
 
 
+def mean(values: np.ndarray, side: int) -> np.ndarray:
+    """The mean of the square around each pixel."""
+    return cv2.blur(values, (side, side), borderType=MIRROR)
+
+
+def closing(values: np.ndarray, side: int) -> np.ndarray:
+    """The grey closing with a square: what is darker and narrower than it is filled.
+
+    By rows and columns in turn, which for wide squares takes a tenth of the time.
+    """
+    row, column = np.ones((1, side), np.uint8), np.ones((side, 1), np.uint8)
+    return cv2.erode(cv2.erode(cv2.dilate(cv2.dilate(values, row), column), row), column)
+
+
+def steepness(values: np.ndarray) -> np.ndarray:
+    """The slope at each pixel: by how much values change per pixel (Sobel)."""
+    x, y = (cv2.Sobel(values, cv2.CV_32F, dx, 1 - dx, borderType=MIRROR) for dx in (1, 0))
+    return np.hypot(x, y) / 8
+
+
+def rim(inside: np.ndarray) -> np.ndarray:
+    """The outermost pixels of a shape, bool, as the shape itself."""
+    return inside & (cv2.erode(inside.view(np.uint8), CROSS, borderValue=0) == 0)
+
+
+def label(mask: np.ndarray, neighbours: int) -> tuple[np.ndarray, np.ndarray]:
+    """Number what hangs together, by 4 or 8 neighbours of each pixel.
+
+    Args:
+        mask: bool.
+
+    Returns:
+        labels: int32, shape as the mask's, from 1; 0 where it is False.
+        boxes: left, top, right, bottom of each, int, shape (N, 4).
+    """
+    _, labels, found, _ = cv2.connectedComponentsWithStats(
+        mask.view(np.uint8), connectivity=neighbours
+    )
+    left, top, width, height = found[1:, : cv2.CC_STAT_AREA].T
+    return labels, np.stack([left, top, left + width, top + height], axis=1)
+
+
 def local_noise(picture: np.ndarray) -> np.ndarray:
     """The standard deviation around each pixel of what is finer than a stroke.
 
     Taken from the quarter of the pixels in a square block that deviate least from their
     surroundings, so that ink and its edges count for nothing; linear between the blocks' centres.
     """
-    values = np.abs(picture - ndimage.uniform_filter(picture, 9))
+    values = np.abs(picture - mean(picture, 9))
     side = max(8, max(values.shape) // 16)
     counts = [max(1, length // side) for length in values.shape]
     rows, columns = (
@@ -72,9 +119,8 @@ def local_noise(picture: np.ndarray) -> np.ndarray:
         ],
         np.float32,
     )
-    blocks = ndimage.median_filter(blocks, 3)  # one block may be full of edges
-    size = values.shape[1], values.shape[0]
-    return np.asarray(Image.fromarray(blocks).resize(size, Image.Resampling.BILINEAR))
+    blocks = cv2.medianBlur(blocks, 3)  # one block may be full of edges
+    return cv2.resize(blocks, values.shape[::-1], interpolation=cv2.INTER_LINEAR)
 
 
 def has_thick_strokes(picture: np.ndarray) -> bool:
@@ -82,22 +128,21 @@ def has_thick_strokes(picture: np.ndarray) -> bool:
     step = max(1, max(picture.shape) // 200)
     small = picture[::step, ::step]
     narrow, wide = (int(max(small.shape) * share) | 1 for share in WINDOWS)
-    contrast = ndimage.grey_closing(small, (wide, wide)) - small
-    thick = ndimage.grey_opening(contrast, (narrow * 2 // 3, narrow * 2 // 3))
+    contrast = closing(small, wide) - small
+    side = narrow * 2 // 3 | 1
+    thick = cv2.morphologyEx(contrast, cv2.MORPH_OPEN, np.ones((side, side), np.uint8))
     if (peak := thick.max()) < 2 * LEAST_CONTRAST:
         return False
-    labels, _ = ndimage.label(contrast > peak / 2)
-    edge = np.hypot(ndimage.sobel(contrast, 0), ndimage.sobel(contrast, 1)) / 8
-    for number, place in enumerate(ndimage.find_objects(labels), 1):
-        rows, columns = place
+    labels, boxes = label(contrast > peak / 2, 4)
+    edge = steepness(contrast)
+    for number, (left, top, right, bottom) in enumerate(boxes, 1):
+        place = slice(top, bottom), slice(left, right)
         inside = labels[place] == number
         if not (thick[place][inside] > peak / 2).any():
             continue
-        height, width = inside.shape
-        touches = rows.start == 0 or columns.start == 0
-        touches |= rows.stop == small.shape[0] or columns.stop == small.shape[1]
-        rim = inside & ~ndimage.binary_erosion(inside)
-        sharp = np.median(edge[place][rim]) > peak / 16
+        touches = top == 0 or left == 0
+        touches |= bottom == small.shape[0] or right == small.shape[1]
+        sharp = np.median(edge[place][rim(inside)]) > peak / 16
         if sharp and not touches:
             return True
     return False
@@ -115,20 +160,27 @@ def remove_lines(contrast: np.ndarray, level: float, long: int) -> None:
     shift = np.rint(np.arange(width) * np.tan(np.radians(tilt_of(contrast, level)))).astype(int)
     places = (np.arange(height)[:, None] + shift) % height, np.arange(width)
     upright = contrast[places]
-    spread = ndimage.maximum_filter1d(upright, 5, axis=0)  # a line that drifts by two pixels
-    lines = ndimage.maximum_filter1d(ndimage.minimum_filter1d(spread, run, axis=1), run, axis=1)
-    labels, count = ndimage.label(lines > level / 2)
-    spans = np.array([0, *(box[1].stop - box[1].start for box in ndimage.find_objects(labels))])
-    areas = np.bincount(labels[upright > level / 2], minlength=count + 1)
+    # What is taller than lines are wide is set aside: strokes that cross them, the table's edge.
+    widest = int(max(6, long / 120)) | 1
+    tall = cv2.morphologyEx(upright, cv2.MORPH_OPEN, np.ones((widest, 1), np.uint8))
+    spread = cv2.dilate(upright - tall, np.ones((5, 1), np.uint8))  # they drift by two pixels
+    gap = np.ones((1, run // 3 | 1), np.uint8)  # where they are crossed, or too faint
+    spread = cv2.morphologyEx(spread, cv2.MORPH_CLOSE, gap)
+    lines = cv2.morphologyEx(spread, cv2.MORPH_OPEN, np.ones((1, run), np.uint8))
+    labels, boxes = label(lines > level / 2, 4)
+    spans = np.append(0, boxes[:, 2] - boxes[:, 0])
+    areas = np.bincount(labels[upright > level / 2], minlength=len(spans))
     thickness = areas / np.maximum(spans, 1)
-    ruled = (spans > width / 2) & (thickness < max(6, long / 120))
+    ruled = (spans > width / 2) & (thickness < widest)
     if not ruled.any():
         return
-    mask, size = ruled[labels], int(np.ceil(thickness[ruled].max())) + 2
-    crossing = ndimage.grey_opening(upright, (size, 1))
-    for footprint in (np.eye(size, dtype=bool), np.eye(size, dtype=bool)[::-1]):
-        np.maximum(crossing, ndimage.grey_opening(upright, footprint=footprint), out=crossing)
-    upright[mask] = crossing[mask]
+    mask, size = ruled[labels], int(np.ceil(thickness[ruled].max())) + 2 | 1
+    falling = np.eye(size, dtype=np.uint8)
+    crossing = [
+        cv2.morphologyEx(upright, cv2.MORPH_OPEN, stroke)
+        for stroke in (np.ones((size, 1), np.uint8), falling, np.ascontiguousarray(falling[::-1]))
+    ]
+    upright[mask] = np.maximum.reduce(crossing)[mask]
     contrast[places] = upright
 
 
