@@ -42,23 +42,26 @@ def preprocess(raw: Path, processed: Path, classes: int, settings: Preprocess) -
     test_labels = load_labels(raw / TEST_LABELS, raw / TEST_IMAGES, classes)
     count = held_out(settings.validation_size, len(train_labels))
     validation = stratified_sample(train_labels, count, settings.seed)
-    splits = {  # by split: a file of images, its labels, and which of them belong to the split
-        "train": (raw / TRAIN_IMAGES, train_labels, ~validation),
-        "validation": (raw / TRAIN_IMAGES, train_labels, validation),
-        "test": (raw / TEST_IMAGES, test_labels, np.ones(len(test_labels), bool)),
+    parts = {  # by file of images: its labels, and which of them belong to each split
+        raw / TRAIN_IMAGES: (train_labels, {"train": ~validation, "validation": validation}),
+        raw / TEST_IMAGES: (test_labels, {"test": np.ones(len(test_labels), bool)}),
     }
-    counts = {split: int(members.sum()) for split, (_, _, members) in splits.items()}
+    counts = {}
     with ExitStack() as outputs:  # at its end, all outputs get their final names
-        for split, (path, labels, members) in splits.items():
-            shape = (counts[split], IMAGE_SIZE, IMAGE_SIZE, 1)
-            images_file = arrays.appending(processed / split / "images.npy", shape, np.float32)
-            labels_file = arrays.appending(processed / split / "labels.npy", shape[:1], np.uint8)
-            append = outputs.enter_context(images_file)
-            outputs.enter_context(labels_file)(labels[members])
+        for path, (labels, splits) in parts.items():
+            appends = {}
+            for split, members in splits.items():
+                folder, counts[split] = processed / split, int(members.sum())
+                shape = (counts[split], IMAGE_SIZE, IMAGE_SIZE, 1)
+                images_file = arrays.appending(folder / "images.npy", shape, np.float32)
+                labels_file = arrays.appending(folder / "labels.npy", shape[:1], np.uint8)
+                appends[split] = outputs.enter_context(images_file)
+                outputs.enter_context(labels_file)(labels[members])
             start = 0
             for block in idx.read_blocks(path, dimensions=3):
-                chosen = members[start : start + len(block)]
-                append((block[chosen] / np.float32(255))[..., np.newaxis])
+                for split, members in splits.items():
+                    chosen = members[start : start + len(block)]
+                    appends[split]((block[chosen] / np.float32(255))[..., np.newaxis])
                 start += len(block)
     return counts
 

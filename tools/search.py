@@ -278,7 +278,7 @@ def report(study: "optuna.Study") -> None:
     keys = [option[2:].partition("=")[0] for option in study.user_attrs["setup"]["-S"][0]]
     back = [f"-S{key}={json.dumps(values[key])}" for key in keys]
     then = shlex.join(["dvc", "exp", "run", *back]) if back else "dvc repro"
-    print(f"\nTo take the params of the first:\n\n    dvc exp apply {table.columns[0]} && {then}")
+    print(f"\nTo take the params of the first:\n\n    dvc exp apply {table.columns[0]}\n    {then}")
 
 
 def main() -> None:

@@ -116,7 +116,7 @@ def test_killed_it_goes_on_and_the_best_becomes_the_params(project):
         name: data["metrics"]["metrics/package.json"]["data"]["val_loss"]
         for name, data in found.items()
     }
-    name, back = re.search(r"dvc exp apply (\S+) && dvc exp run (\S+)\n", best).groups()
+    name, back = re.search(r"dvc exp apply (\S+)\n +dvc exp run (\S+)\n", best).groups()
     assert name == min(losses, key=losses.get)
     assert back == "-Strain.epochs=1"
     run("dvc", "exp", "apply", name, cwd=project)
