@@ -50,9 +50,8 @@ def package(seed: int, settings: Package, splits: dict[str, tuple]) -> dict:
         for split, (images, _) in splits.items()
         if len(images)
     }
-    temperature = 1.0
-    if "validation" in logits:
-        temperature = fit_temperature(logits["validation"], splits["validation"][1])
+    held = splits["validation"][1]
+    temperature = fit_temperature(logits["validation"], held) if len(held) else 1.0
     views = averaged_logits(trained, shift)
     saved.save(with_temperature(views, temperature), PACKAGED / f"seed-{seed}.keras")
     export(network, shift, temperature, PACKAGED / f"seed-{seed}.tflite")
@@ -89,10 +88,9 @@ def remove_other_seeds(seeds: list[int]) -> None:
     DVC leaves the outputs of a seed that was taken from the list. This stage depends on the whole
     folder, so it would run again for what was trained before. DVC's cache still has them.
     """
-    for path in TRAINED.glob("seed-*"):
-        if path not in map(folder_of, seeds):
-            print(f"{path}: removed, its seed is not in `seeds` any more")
-            shutil.rmtree(path)
+    for path in sorted({*TRAINED.glob("seed-*")} - {*map(folder_of, seeds)}):
+        print(f"{path}: removed, its seed is not in `seeds` any more")
+        shutil.rmtree(path)
 
 
 def main() -> None:

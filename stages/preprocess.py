@@ -48,15 +48,14 @@ def preprocess(raw: Path, processed: Path, classes: int, settings: Preprocess) -
     }
     counts = {}
     with ExitStack() as outputs:  # at its end, all outputs get their final names
+        enter = outputs.enter_context
         for path, (labels, splits) in parts.items():
             appends = {}
             for split, members in splits.items():
                 folder, counts[split] = processed / split, int(members.sum())
                 shape = (counts[split], IMAGE_SIZE, IMAGE_SIZE, 1)
-                images_file = arrays.appending(folder / "images.npy", shape, np.float32)
-                labels_file = arrays.appending(folder / "labels.npy", shape[:1], np.uint8)
-                appends[split] = outputs.enter_context(images_file)
-                outputs.enter_context(labels_file)(labels[members])
+                enter(arrays.appending(folder / "labels.npy", shape[:1], np.uint8))(labels[members])
+                appends[split] = enter(arrays.appending(folder / "images.npy", shape, np.float32))
             start = 0
             for block in idx.read_blocks(path, dimensions=3):
                 for split, members in splits.items():

@@ -26,10 +26,9 @@ EXAMPLES = Path("plots/robustness/corruptions.png")
 
 
 def main() -> None:
-    seeds = params.load("seeds", Seeds)
     settings = params.load("robustness", Robustness)
     classes = catalogue.find(params.load("download", Download).dataset).classes
-    predictors = [Predictor(seed) for seed in seeds]
+    predictors = [Predictor(seed) for seed in params.load("seeds", Seeds)]
     images, labels = arrays.load_split("test")
     sample = np.random.default_rng(settings.seed).permutation(len(labels))[: settings.images]
     images, labels = images[sample, :, :, 0], labels[sample]  # (N, 28, 28), (N,)

@@ -44,9 +44,9 @@ def numbers() -> dict[str, str]:
     sizes = {f"{Path(f).stem}_{key}": v for f, row in exported.iterrows() for key, v in row.items()}
     disputed = catalogue.find(found.dataset).disputed
     undisputed = 1 - len(found.misclassified.difference(disputed)) / (found.images - len(disputed))
-    same = conclusion(found, found, "the committed run")  # as `make` says in a fresh clone
     return sizes | {
-        "summary": f"\n```\n{summary(found, same)}\n```\n",
+        # As `make` says in a fresh clone.
+        "summary": f"\n```\n{summary(found, conclusion(found, found, 'the committed run'))}\n```\n",
         "run": hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()[:8],
         "epochs": str(params["train"]["epochs"]),
         "dataset": found.dataset,

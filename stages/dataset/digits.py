@@ -7,7 +7,6 @@ resolution; the metrics files name the dataset that was used.
 from pathlib import Path
 
 import numpy as np
-from scipy import ndimage
 
 from stages.dataset import idx
 from stages.dataset.catalogue import TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
@@ -21,7 +20,8 @@ def write_digits(folder: Path) -> None:
     The 8×8 scans (0 to 16) become 20×20 by linear interpolation and get MNIST's margin of 4 pixels:
     1,437 training and 360 test images, uint8, 28×28.
     """
-    from sklearn.datasets import load_digits  # here: the import takes a second
+    from scipy import ndimage  # here: these imports take a second
+    from sklearn.datasets import load_digits
 
     bunch = load_digits()
     scans = ndimage.zoom(bunch.images, (1, 2.5, 2.5), order=1, mode="grid-constant", grid_mode=True)

@@ -5,6 +5,7 @@ takes seconds, so only what trains or exports a network imports this.
 """
 
 import os
+import sys
 
 from numpy._core._multiarray_umath import __cpu_features__  # what np.show_runtime() prints
 
@@ -21,9 +22,14 @@ LIMITS = {"avx512": "AVX512_CORE", "avx2": "AVX2"}
 os.environ["ONEDNN_MAX_CPU_ISA"] = LIMITS["avx512"]
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # only fatal errors; Python's exceptions remain
 
+# Keras imports these where it finds them, for a third of its start-up, and nothing here needs them.
+unused = {"matplotlib", "sklearn"} - sys.modules.keys()
+sys.modules.update(dict.fromkeys(unused))  # None: such an import ends with ImportError
 with silent_stderr():
     import keras
     import tensorflow as tf
+for name in unused:
+    del sys.modules[name]
 
 tf.config.threading.set_intra_op_parallelism_threads(2)  # for what predicts; see `limit`
 tf.get_logger().setLevel("ERROR")  # predicting with five networks is no reason for a warning

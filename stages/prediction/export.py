@@ -44,8 +44,7 @@ def exact(model: keras.Model) -> keras.Model:
             return layer.from_config(layer.get_config())
         gamma, beta, mean, variance = (each.numpy().astype(float) for each in layer.weights)
         scale = gamma / np.sqrt(variance + layer.epsilon)
-        offset = beta - mean * scale
-        return ScaleAndOffset(np.float32(scale), np.float32(offset), name=layer.name)
+        return ScaleAndOffset(np.float32(scale), np.float32(beta - mean * scale), name=layer.name)
 
     copy = keras.models.clone_model(model, clone_function=convert)
     for layer in copy.layers:

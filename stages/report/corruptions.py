@@ -150,11 +150,10 @@ def canny_edges(images: np.ndarray, rng: Generator) -> np.ndarray:
 
 def elastic(images: np.ndarray, rng: Generator) -> np.ndarray:
     """Drawn on rubber: each pixel moved by a smooth random field, up to some 3 pixels."""
-    smoothness, strength = 4, 30  # sigma in pixels; the field's factor (P. Simard et al., 2003)
+    sigma, strength = 4, 30  # of the field: smoothness in pixels, a factor (P. Simard et al., 2003)
     count, height, width = images.shape
     field = rng.uniform(-1, 1, (count, 2, height, width))
-    field = strength * gaussian_filter(field, (0, 0, smoothness, smoothness))
-    places = np.indices((height, width)) + field
+    places = np.indices((height, width)) + strength * gaussian_filter(field, (0, 0, sigma, sigma))
     warped = [map_coordinates(image, at, order=1) for image, at in zip(images, places, strict=True)]
     return np.stack(warped)
 

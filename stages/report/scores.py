@@ -4,7 +4,6 @@ from collections.abc import Collection
 
 import numpy as np
 from scipy import stats
-from sklearn import metrics
 
 
 def wilson_interval(successes: int, trials: int) -> dict[str, float]:
@@ -74,6 +73,8 @@ def report(labels: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ..
     from 0 to 2; Brier, 1950); precision, recall and F1 of each class and their plain mean (macro).
     A class that is never predicted has precision 0, one that never occurs recall 0.
     """
+    from sklearn import metrics  # here: the import takes half a second
+
     result, every = headline(labels, probabilities), range(len(classes))
     result["accuracy_95"] = wilson_interval(len(labels) - result["errors"], len(labels))
     top2 = metrics.top_k_accuracy_score(labels, probabilities, k=2, labels=every)
@@ -90,8 +91,7 @@ def report(labels: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ..
 
 def percent(share: float, digits: int = 2) -> str:
     """A share as "99.65 %"; what is not quite all or none is never rounded to 100 or 0 %."""
-    least = 10.0**-digits
-    value = 100 * share
+    least, value = 10.0**-digits, 100 * share
     if 0 < share < 1:
         value = min(max(value, least), 100 - least)
     return f"{value:.{digits}f} %"
