@@ -135,7 +135,8 @@ def test_the_others_end_when_one_is_killed_and_the_next_start_goes_on(
     assert not (folder / NETWORK).exists()
     results = together(*[folder] * (1 if moment == "epoch" else 2))
     assert {code for code, _ in results} == {0}, results
-    assert ("going on after epoch" in results[0][1]) == (moment == "epoch")
+    if moment == "epoch":  # within the seconds of "start", some epochs may have ended, too
+        assert "going on after epoch" in results[0][1]
     assert len(curves(folder)) == 20
 
 
