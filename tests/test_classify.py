@@ -195,7 +195,7 @@ def test_without_a_network_it_says_what_to_run(folder, name):
 
 def test_tensorflow_is_not_imported(finished):
     code = "import sys; from apps.classify import classify; classify(['photos/plain.png']);"
-    code += "print({'tensorflow', 'pandas', 'matplotlib', 'scipy'} & set(sys.modules))"
+    code += "print({'tensorflow', 'pandas', 'matplotlib', 'sklearn', 'scipy'} & {*sys.modules})"
     assert run("python", "-c", code, cwd=finished).stdout == "set()\n"
 
 

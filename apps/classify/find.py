@@ -9,7 +9,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from apps.classify.ink import CROSS, ink_contrast, label, remove_lines, rim, steepness
+from apps.classify.ink import ink_contrast, remove_lines
+from apps.classify.operations import CROSS, label, rim, steepness
 
 MANY = 200  # specks that are too small for a digit make a picture noisy
 FAINT = 0.4  # of the other ink's contrast is too little
@@ -29,6 +30,19 @@ class Found(NamedTuple):
     inks: list[np.ndarray]
 
 
+class Strokes(NamedTuple):
+    """The connected strokes of a picture, S of them.
+
+    labels: int32, shape as the picture's, from 1; 0 for paper.
+    boxes: left, top, right, bottom of each, int, shape (S, 4).
+    strength: the contrast of each, by its label, float32, shape (S + 1,).
+    """
+
+    labels: np.ndarray
+    boxes: np.ndarray
+    strength: np.ndarray
+
+
 def find_digits(picture: np.ndarray, single: bool = False) -> Found:
     """Find what has the shape of a digit, in reading order.
 
@@ -41,8 +55,8 @@ def find_digits(picture: np.ndarray, single: bool = False) -> Found:
     long = max(contrast.shape)
     for turned in (contrast, contrast.T):
         remove_lines(turned, float(np.median(level)), long)
-    strokes, strength, boxes = find_strokes(contrast, level)
-    boxes, groups = group_strokes(strokes, boxes, contrast, strength, before, single)
+    strokes = find_strokes(contrast, level)
+    boxes, groups = group_strokes(strokes, contrast, before, single)
     rows = rows_of(boxes)
     tops = np.array([boxes[rows == row, 1].mean() for row in range(rows.max(initial=-1) + 1)])
     places = np.argsort(np.argsort(tops))[rows] if len(rows) else rows
@@ -50,7 +64,7 @@ def find_digits(picture: np.ndarray, single: bool = False) -> Found:
     inks = []
     for number in order:
         left, top, right, bottom = boxes[number]
-        part = np.isin(strokes[top:bottom, left:right], groups[number]).view(np.uint8)
+        part = np.isin(strokes.labels[top:bottom, left:right], groups[number]).view(np.uint8)
         part = cv2.dilate(part, CROSS, iterations=2) > 0  # the soft edge of the stroke
         values = contrast[top:bottom, left:right]
         peak = np.percentile(values[part], 90)
@@ -58,35 +72,24 @@ def find_digits(picture: np.ndarray, single: bool = False) -> Found:
     return Found(boxes[order], places[order], inks)
 
 
-def find_strokes(contrast: np.ndarray, level: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Label the connected strokes, each thresholded at a share of its own contrast.
-
-    Returns:
-        labels: int, shape as the picture's, 0 for paper.
-        strength: contrast of each stroke, shape (strokes + 1,).
-        boxes: left, top, right, bottom of each stroke, shape (strokes, 4).
-    """
+def find_strokes(contrast: np.ndarray, level: np.ndarray) -> Strokes:
+    """The connected strokes, each thresholded at a share of its own contrast."""
     mask = contrast > level
     for share in (0.4, 0):
         labels, boxes = label(mask, 8)
         strength = np.zeros(len(boxes) + 1, np.float32)
         np.maximum.at(strength, labels[mask], contrast[mask])
         mask &= contrast > share * strength[labels]
-    return labels, strength, boxes
+    return Strokes(labels, boxes, strength)
 
 
 def group_strokes(
-    labels: np.ndarray,
-    boxes: np.ndarray,
-    contrast: np.ndarray,
-    strength: np.ndarray,
-    before: np.ndarray,
-    single: bool,
+    strokes: Strokes, contrast: np.ndarray, before: np.ndarray, single: bool
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """Put strokes together that make one digit, and drop what is none by its shape.
 
     Args:
-        labels, strength, boxes: of `find_strokes`.
+        strokes: of `find_strokes`.
         contrast: of the picture without ruled lines.
         before: with them.
         single: all strokes make one digit.
@@ -96,6 +99,7 @@ def group_strokes(
         groups: the labels of each digit's strokes.
     """
     none = np.zeros((0, 4), int), []
+    labels, boxes, strength = strokes
     if not len(boxes):
         return none
     numbers = np.arange(1, len(boxes) + 1)
@@ -122,7 +126,7 @@ def group_strokes(
         box = np.concatenate([boxes[members, :2].min(axis=0), boxes[members, 2:].max(axis=0)])
         if box[3] - box[1] < max(least, 0.35 * typical):
             continue
-        if is_digit_shape(box, numbers[members], labels, contrast, strength):
+        if is_digit_shape(box, numbers[members], strokes, contrast):
             found.append(box)
             groups.append(numbers[members])
     return (np.array(found), groups) if found else none
@@ -181,24 +185,21 @@ def merged(boxes: np.ndarray, typical: float) -> np.ndarray:
 
 
 def is_digit_shape(
-    box: np.ndarray,
-    numbers: np.ndarray,
-    labels: np.ndarray,
-    contrast: np.ndarray,
-    strength: np.ndarray,
+    box: np.ndarray, numbers: np.ndarray, strokes: Strokes, contrast: np.ndarray
 ) -> bool:
     """Whether the strokes could be a digit: neither a dash nor a blob, sharp-edged, not cut off."""
     left, top, right, bottom = box
     width, height = right - left, bottom - top
     if width > 2.2 * height:
         return False
-    inside = np.pad(np.isin(labels[top:bottom, left:right], numbers), 1)
+    inside = np.pad(np.isin(strokes.labels[top:bottom, left:right], numbers), 1)
     to_edge = cv2.distanceTransform(inside.view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     thickness = 2 * to_edge.max()
     if thickness > 0.65 * max(width, height):
         return False
     values = np.pad(contrast[top:bottom, left:right], 1)
-    steep = np.median(steepness(values)[rim(inside)]) / strength[numbers].max()  # per pixel
+    # The slope of the edge per pixel, as a share of the stroke's contrast.
+    steep = np.median(steepness(values)[rim(inside)]) / strokes.strength[numbers].max()
     return bool(steep > min(0.1, 2 / max(width, height)))
 
 

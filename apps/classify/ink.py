@@ -8,13 +8,13 @@ from itertools import pairwise
 import cv2
 import numpy as np
 
+from apps.classify.operations import MIRROR, closing, label, mean, rim, steepness
+
 WINDOWS = (0.1, 0.4)  # of the light's correction, in long sides; the wider one for thick strokes
 LEAST_CONTRAST = 0.12  # of ink against its paper, as a share of the paper's brightness
 NOISE = 10  # ink is so many standard deviations of the noise darker than the palest paper around
 DARKEST_PAPER = 0.25  # of white: dividing by less would amplify the noise of a dark table
 TILT = 8  # degrees by which ruled lines may be off the horizontal and the vertical
-CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
-MIRROR = cv2.BORDER_REFLECT  # beyond its border, a picture is mirrored
 
 
 def ink_contrast(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -52,48 +52,6 @@ def ink_contrast(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     contrast = np.maximum(contrast - 0.4 * level, 0)  # the closing follows the palest grains
     level *= 0.6
     return contrast, np.maximum(level, LEAST_CONTRAST, out=level)
-
-
-def mean(values: np.ndarray, side: int) -> np.ndarray:
-    """The mean of the square around each pixel."""
-    return cv2.blur(values, (side, side), borderType=MIRROR)
-
-
-def closing(values: np.ndarray, side: int) -> np.ndarray:
-    """The grey closing with a square: what is darker and narrower than it is filled.
-
-    By rows and columns in turn, which for wide squares takes a tenth of the time.
-    """
-    row, column = np.ones((1, side), np.uint8), np.ones((side, 1), np.uint8)
-    return cv2.erode(cv2.erode(cv2.dilate(cv2.dilate(values, row), column), row), column)
-
-
-def steepness(values: np.ndarray) -> np.ndarray:
-    """The slope at each pixel: by how much values change per pixel (Sobel)."""
-    x, y = (cv2.Sobel(values, cv2.CV_32F, dx, 1 - dx, borderType=MIRROR) for dx in (1, 0))
-    return np.hypot(x, y) / 8
-
-
-def rim(inside: np.ndarray) -> np.ndarray:
-    """The outermost pixels of a shape, bool, as the shape itself."""
-    return inside & (cv2.erode(inside.view(np.uint8), CROSS, borderValue=0) == 0)
-
-
-def label(mask: np.ndarray, neighbours: int) -> tuple[np.ndarray, np.ndarray]:
-    """Number what hangs together, by 4 or 8 neighbours of each pixel.
-
-    Args:
-        mask: bool.
-
-    Returns:
-        labels: int32, shape as the mask's, from 1; 0 where it is False.
-        boxes: left, top, right, bottom of each, int, shape (N, 4).
-    """
-    _, labels, found, _ = cv2.connectedComponentsWithStats(
-        mask.view(np.uint8), connectivity=neighbours
-    )
-    left, top, width, height = found[1:, : cv2.CC_STAT_AREA].T
-    return labels, np.stack([left, top, left + width, top + height], axis=1)
 
 
 def local_noise(picture: np.ndarray) -> np.ndarray:
