@@ -120,9 +120,10 @@ def main() -> None:
     settings = params.load("train", Train)
     versions.check(versions.ENVIRONMENT)  # what the stage `environment` noted
     print(f"oneDNN computes with {limit(settings.instructions, settings.threads)}", flush=True)
-    strategy, folder = cluster.join(settings.batch_size), folder_of(seed)
     data, validation = arrays.load_split("train"), arrays.load_split("validation")
-    network = train(data, validation, settings, seed, folder, strategy)
+    with cluster.together():
+        strategy, folder = cluster.join(settings.batch_size), folder_of(seed)
+        network = train(data, validation, settings, seed, folder, strategy)
     if strategy.extended.should_checkpoint:
         saved.save(network, folder / "network.keras")
         backup_of(seed).unlink(missing_ok=True)

@@ -71,7 +71,7 @@ def _strategy() -> Strategy:
     service.configure_coordination_service = functools.partial(
         configure, heartbeat_timeout_in_ms=1000 * SILENT
     )
-    with _within(seconds, f"not all of {', '.join(workers)} have started"), _together():
+    with _within(seconds, f"not all of {', '.join(workers)} have started"):
         return tf.distribute.MultiWorkerMirroredStrategy()
 
 
@@ -113,7 +113,7 @@ def agree(strategy: Strategy, facts: dict[str, str]) -> None:
     if strategy.num_replicas_in_sync == 1:
         return
     own = np.array([int(digest[:15], 16) for digest in facts.values()])
-    with _within(_start_seconds(), "the workers could not compare what they have"), _together():
+    with _within(_start_seconds(), "the workers could not compare what they have"):
         everyone = strategy.gather(strategy.run(lambda: tf.constant(own[None])), axis=0).numpy()
     different = (everyone != everyone[0]).any(axis=0)
     if different.any():
@@ -134,12 +134,11 @@ def share(strategy: Strategy, model: keras.Model, finished: int) -> int:
         own = first * tf.cast(replica.replica_id_in_sync_group == 0, tf.float32)
         return [replica.all_reduce("SUM", value * tf.cast(own, value.dtype)) for value in values]
 
-    with _together():
-        values = [tf.constant(finished), *(tf.constant(variable.numpy()) for variable in variables)]
-        shared = strategy.run(from_first, args=(values,))
-        finished, *values = (strategy.experimental_local_results(each)[0] for each in shared)
-        for variable, value in zip(variables, values, strict=True):
-            variable.assign(value)
+    values = [tf.constant(finished), *(tf.constant(variable.numpy()) for variable in variables)]
+    shared = strategy.run(from_first, args=(values,))
+    finished, *values = (strategy.experimental_local_results(each)[0] for each in shared)
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
     return int(finished)
 
 
@@ -184,33 +183,40 @@ def fit(
 
     progress.set_model(model)
     unseen = tf.data.Dataset.from_tensor_slices(validation).batch(1000)
-    with _together():
-        # Metrics make their variables when first used, which cannot be in a graph of several GPUs.
-        one = tf.zeros((1, *model.input_shape[1:])), tf.zeros((1, *model.output_shape[1:]))
-        strategy.run(model.test_step, args=(one,))
-        data = iter(strategy.distribute_datasets_from_function(parts))
-        for epoch in epochs:
-            progress.on_epoch_begin(epoch)
-            model.reset_metrics()
-            for step in range(steps):
-                train(next(data))
-                progress.on_train_batch_end(step)
-            logs = {name: float(value) for name, value in model.get_metrics_result().items()}
-            model.reset_metrics()
-            for batch in unseen:
-                test(batch)
-            if len(unseen):
-                tested = model.get_metrics_result().items()
-                logs |= {f"val_{name}": float(value) for name, value in tested}
-            progress.on_epoch_end(epoch, logs)
+    # Metrics make their variables when first used, which cannot be in a graph of several GPUs.
+    one = tf.zeros((1, *model.input_shape[1:])), tf.zeros((1, *model.output_shape[1:]))
+    strategy.run(model.test_step, args=(one,))
+    data = iter(strategy.distribute_datasets_from_function(parts))
+    for epoch in epochs:
+        progress.on_epoch_begin(epoch)
+        model.reset_metrics()
+        for step in range(steps):
+            train(next(data))
+            progress.on_train_batch_end(step)
+        logs = {name: float(value) for name, value in model.get_metrics_result().items()}
+        model.reset_metrics()
+        for batch in unseen:
+            test(batch)
+        if len(unseen):
+            tested = model.get_metrics_result().items()
+            logs |= {f"val_{name}": float(value) for name, value in tested}
+        progress.on_epoch_end(epoch, logs)
 
 
 @contextlib.contextmanager
-def _together() -> Iterator[None]:
-    """What workers do together: an error in it means, as a rule, that one of them is gone."""
+def together() -> Iterator[None]:
+    """What workers do together: an error in it means, as a rule, that one of them is gone.
+
+    They may wait for each other in any operation, so all they do has to be in this block.
+
+    Raises:
+        UserError: one is gone. Where TF_CONFIG names no workers, errors stay as they are.
+    """
     try:
         yield
     except tf.errors.OpError as error:
+        if not os.environ.get("TF_CONFIG"):
+            raise
         text = " ".join(str(error).split())
         reason = text.rpartition("aborted by: ")[2].partition(" The error could be")[0]
         raise UserError(

@@ -5,6 +5,7 @@ import random
 import shutil
 import signal
 import socket
+import textwrap
 import time
 from pathlib import Path
 
@@ -93,7 +94,6 @@ def test_several_gpus_of_a_host_train_the_network_that_one_trains(alone, folder)
         from pathlib import Path
         from stages.base import arrays, params
         from stages.network import saved
-from stages.network.callbacks import backup_of
         from stages.network.runtime import limit, tf
         from stages.network.settings import Train, folder_of
         from stages.train import train
@@ -143,6 +143,26 @@ def test_the_others_end_when_one_is_killed_and_the_next_start_goes_on(
     assert (f"going on after epoch {epochs}/20 " in results[0][1]) == (epochs > 0), results
     assert ("going on after" in results[0][1]) == (epochs > 0)
     assert len(curves(folder)) == 20
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_lost_while_the_network_is_built_ends_the_other(folder):
+    """Initial weights are sent from one to the other, so that one waits in there."""
+    dies = """
+        import os
+        from stages import train
+        from stages.network import architecture
+        architecture.build = lambda *arguments: os.kill(os.getpid(), 9)
+        train.main()
+    """
+    shell = ("sh", "-c", 'exec "$1" -c "$0" --seed 0', textwrap.dedent(dies))
+    configs = configurations(2)
+    start(folder, configs[1], 0, *shell)
+    survivor = start(folder, configs[0])
+    output = survivor.communicate(timeout=90)[0]
+    assert survivor.returncode == 1, output
+    assert "Traceback" not in output
+    assert output.splitlines()[-1].startswith("error: another worker is gone"), output
 
 
 @pytest.mark.slow
