@@ -97,12 +97,9 @@ def main() -> None:
     seeds = params.load("seeds", Seeds)
     settings = params.load("package", Package)
     remove_other_seeds(seeds)
-    images, labels = arrays.load_split("train")
-    every = -(-len(labels) // MEASURED)
-    splits = {
-        "train": (images[::every], labels[::every]),
-        "validation": arrays.load_split("validation"),
-    }
+    splits = {split: arrays.load_split(split) for split in ("train", "validation")}
+    every = -(-len(splits["train"][1]) // MEASURED)
+    splits["train"] = tuple(values[::every] for values in splits["train"])
     results = {}
     for seed in seeds:
         results[str(seed)] = result = package(seed, settings, splits)

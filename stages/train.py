@@ -70,8 +70,7 @@ def train(
     cluster.agree(strategy, facts)
     key, writes = " ".join(facts.values()), strategy.extended.should_checkpoint
     progress = Progress(settings, steps, folder / "curves.csv", backup_of(seed), key, writes)
-    finished = cluster.share(strategy, model, progress.restore(model))
-    if finished:
+    if finished := cluster.share(strategy, model, progress.restore(model)):
         print(f"going on after epoch {finished}/{settings.epochs} of an interrupted run")
     epochs = range(finished, settings.epochs)
     unseen = validation[0], keras.utils.to_categorical(validation[1], classes)

@@ -84,6 +84,7 @@ def test_ctrl_c_while_a_module_is_imported_prints_nothing(module: str, tmp_path:
     [
         ("UserError('params.yaml: no')", 1, "error: params.yaml: no\n"),
         ("type('Special', (UserError,), {'exit_code': 3})('x')", 3, "error: x\n"),
+        ("(t := type('', (), {'__del__': lambda t: 1 / 0})()) and UserError('x')", 1, "error: x\n"),
         (
             "OSError(28, 'No space left on device', 'data/x')",
             1,

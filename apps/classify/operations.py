@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 
+SQUARE = np.ones((3, 3), np.uint8)
 CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 MIRROR = cv2.BORDER_REFLECT  # beyond its border, a picture is mirrored
 

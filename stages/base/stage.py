@@ -33,7 +33,8 @@ def run_stage(main: Callable[[], None]) -> None:
     try:
         try:
             main()
-        finally:
+        finally:  # from here on errors in __del__, of what was left half-made, are no news
+            sys.unraisablehook = lambda unraisable: None
             if interrupted:  # a library may have turned the interrupt into an error of its own
                 raise KeyboardInterrupt
         return
