@@ -234,7 +234,8 @@ def test_probabilities_move_before_the_pen_lifts(tab, finished):
 
 def press(tab: Tab, key: str, ctrl: bool = False) -> None:
     for kind in ("keyDown", "keyUp"):
-        tab.send("Input.dispatchKeyEvent", type=kind, key=key, modifiers=2 * ctrl)
+        text = {"text": "\r"} if key == "Enter" and kind == "keyDown" else {}
+        tab.send("Input.dispatchKeyEvent", type=kind, key=key, modifiers=2 * ctrl, **text)
     tab.frame()
 
 
@@ -292,6 +293,68 @@ def test_a_photo_is_prepared_and_predicted(tab, mnist, light):
         tab.frame()
         expected = np.load(mnist / "data/processed/test/labels.npy")[index]
         assert shown(tab, "answer") == str(expected), index
+
+
+# The contrast of each element that has text with what is behind it (WCAG 2.2, 1.4.3).
+CONTRASTS = """(() => {
+    const levels = (color) => color.match(/[\\d.]+/g).map(Number);
+    const light = (color) => levels(color).slice(0, 3).reduce((sum, level, band) => sum
+        + [0.2126, 0.7152, 0.0722][band]
+        * (level > 10 ? ((level / 255 + 0.055) / 1.055) ** 2.4 : level / 3294.6), 0);
+    const seen = (node) => getComputedStyle(node).backgroundColor;
+    const behind = (node) => levels(seen(node))[3] === 0 ? behind(node.parentElement) : seen(node);
+    const texts = [...document.body.querySelectorAll("*")].filter((node) => node.checkVisibility()
+        && [...node.childNodes].some((child) => child.nodeType === 3 && child.data.trim()));
+    return texts.map((node) => {
+        const [low, high] = [getComputedStyle(node).color, behind(node)].map(light).sort();
+        return [node.outerHTML.slice(0, 60), (high + 0.05) / (low + 0.05)];
+    });
+})()"""
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_all_is_legible_in_both_themes_and_at_hand_on_a_phone(tab, finished, theme):
+    tab.send(
+        "Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": theme}]
+    )
+    tab.open(finished / export.PAGE, 390, 844, touch=True)
+    draw(tab, WAYS[11][1], touch=True)
+    reach = "[...document.querySelectorAll('#paper, .tools button, #bars li')].map((node) => {"
+    reach += "const box = node.getBoundingClientRect(); return [box.right, box.bottom]; })"
+    right, bottom = np.max(tab.run(reach), axis=0)
+    assert (right <= 390, bottom <= 844) == (True, True), "paper, buttons and bars are in sight"
+    assert min(tab.run("[...document.querySelectorAll('button')].map((b) => b.offsetHeight)")) >= 44
+    tab.run("document.querySelector('details').open = true")
+    for text, contrast in (pairs := tab.run(CONTRASTS)):
+        assert contrast >= 4.5 or "disabled" in text, text
+    assert len(pairs) > 20
+    page = tab.run("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
+    assert (sum(page) < 200) == (theme == "dark")
+    tab.send("Emulation.setEmulatedMedia", features=[])
+
+
+def test_keyboard_and_screen_reader_find_all_there_is(tab, finished):
+    tab.open(finished / export.PAGE)
+    draw(tab, WAYS[11][1])
+    names = []
+    for _ in range(4):
+        press(tab, "Tab")
+        names.append(tab.run("document.activeElement.innerText"))
+        assert tab.run("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    assert names == ["Undo", "Clear", "Photo…", "How it works"]
+    tab.send("Page.setInterceptFileChooserDialog", enabled=True)
+    tab.run("document.getElementById('photo').focus()")
+    press(tab, "Enter")
+    assert tab.happened("Page.fileChooserOpened")
+    nodes = [
+        (node["role"]["value"], node["name"]["value"])
+        for node in tab.send("Accessibility.getFullAXTree")["nodes"]
+        if not node["ignored"] and "name" in node
+    ]
+    labelled = {role for role, name in nodes if name}
+    assert {"heading", "button", "image", "region"} <= labelled
+    assert not [role for role, name in nodes if role in ("button", "image", "region") and not name]
+    assert "empty" not in [name for role, name in nodes if name.startswith("Paper to draw on")][0]
 
 
 def test_the_page_asks_for_nothing_and_complains_of_nothing(tab, finished):

@@ -5,10 +5,12 @@ share a misunderstanding of the format.
 """
 
 import gzip
+import math
+import random
 import struct
 import tracemalloc
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -161,3 +163,49 @@ def test_memory_needed_is_that_of_a_block_and_a_gzip_bomb_is_not_unpacked(path):
     path.write_bytes(gzip.compress(packed((10, 28, 28), bytes(7840 + size)), 1))
     with peak_memory_below(2e6):
         assert_refused(path, 3, "longer than the 10 items")
+
+
+def decoded(content: bytes, dimensions: int) -> np.ndarray | None:
+    """What is in a genuine file, by Python's own gzip and struct; None if it is none."""
+    try:
+        data = gzip.decompress(content)
+        shape = struct.unpack_from(f">{dimensions}I", data, 4)
+    except Exception:
+        return None
+    magic, data = data[:4], data[4 + 4 * dimensions :]
+    genuine = magic == bytes([0, 0, 8, dimensions]) and 0 < math.prod(shape) == len(data)
+    return np.frombuffer(data, np.uint8).reshape(shape) if genuine else None
+
+
+FIELDS = (0, 1, 2, 28, 256, 10**6, 2**31 - 1, 2**31, 2**32 - 1)
+ACCIDENTS = (  # a wrong byte, a cut, additions, repeats, gaps, another field in the header
+    lambda data, at, draw: data[:at] + draw.randbytes(1) + data[at + 1 :],
+    lambda data, at, draw: data[:at],
+    lambda data, at, draw: data + draw.randbytes(draw.randrange(1, 9)),
+    lambda data, at, draw: data[: at + draw.randrange(1, 40)] + data[at:],
+    lambda data, at, draw: data[:at] + data[at + draw.randrange(1, 9) :],
+    lambda data, at, draw: data[:4] + struct.pack(">I", draw.choice(FIELDS)) + data[8:],
+)
+
+
+@pytest.mark.parametrize("number", [1000, pytest.param(1_000_000, marks=pytest.mark.slow)])
+def test_of_files_damaged_at_random_those_are_read_that_are_genuine(number, path):
+    draw, accepted = random.Random(0), 0
+    shapes = ((7,), (300,), (5, 2, 3), (11, 4, 4), (2, 28, 28), (1, 1, 1))
+    for _ in range(number):
+        shape, dimensions = draw.choice(shapes), draw.choice((1, 3))
+        content = packed(shape, draw.randbytes(math.prod(shape)))
+        for pack in (lambda data: gzip.compress(data, 1, mtime=0), bytes):
+            for _ in range(draw.choice((0, 0, 0, 1, 1, 2))):  # inside, then outside of gzip
+                place = draw.randrange(len(content) + 1)
+                content = draw.choice(ACCIDENTS)(content, place, draw)
+            content = pack(content)
+        path.write_bytes(content)
+        expected = decoded(content, dimensions)
+        with peak_memory_below(2e6) if number == 1000 else nullcontext():
+            if expected is None:
+                assert_refused(path, dimensions)
+            else:
+                np.testing.assert_array_equal(read(path, dimensions, 5), expected)
+        accepted += expected is not None
+    assert 0.05 < accepted / number < 0.95, "else one of the two ways is not tried"

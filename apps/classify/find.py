@@ -15,9 +15,9 @@ from apps.classify.operations import CROSS, SQUARE, label, rim, steepness
 MANY = 200  # specks that are too small for a digit make a picture noisy
 FAINT = 0.4  # of the other ink's contrast is too little
 PARTS = 600  # strokes at most: grouping compares them in pairs
-# Digits on drawn pages and on photographs of paper have up to 0.06 and 0.13 of these; the median of
-# what has a digit's shape in photographs of other things is 0.2 and 0.12.
-CLUTTER = 0.1  # of the ink's contrast: what is around a digit on paper, at most (root mean square)
+# Of these, 99.9 % of digits on drawn pages have less than 0.06 and 0.15; half of what has a digit's
+# shape in photographs of other things has more than 0.2 and 0.12.
+CLUTTER = 0.08  # of the ink's contrast: what is around a digit on paper, at most (root mean square)
 UNEVEN = 0.16  # of the ink's contrast: its standard deviation within a pen's strokes, at most
 
 
@@ -40,11 +40,15 @@ class Strokes(NamedTuple):
     labels: int32, shape as the picture's, from 1; 0 for paper.
     boxes: left, top, right, bottom of each, int, shape (S, 4).
     strength: the contrast of each, by its label, float32, shape (S + 1,).
+    contrast: of the picture without ruled lines.
+    ruled: with them.
     """
 
     labels: np.ndarray
     boxes: np.ndarray
     strength: np.ndarray
+    contrast: np.ndarray
+    ruled: np.ndarray
 
 
 def find_digits(picture: np.ndarray, single: bool = False) -> Found:
@@ -54,13 +58,13 @@ def find_digits(picture: np.ndarray, single: bool = False) -> Found:
         picture: grey, float32 in [0, 1], shape (height, width), any sizes from 1.
         single: all ink is one digit, whatever the gaps in it.
     """
-    contrast, level = ink_contrast(picture)
-    before = contrast.copy()
-    long = max(contrast.shape)
-    for turned in (contrast, contrast.T):
-        remove_lines(turned, float(np.median(level)), long)
-    strokes = find_strokes(contrast, level)
-    boxes, groups = group_strokes(strokes, contrast, before, single)
+    for other in (False, True):
+        contrast, level = ink_contrast(picture, other)
+        strokes = find_strokes(contrast, level)
+        numbers, least = candidates(strokes)
+        boxes, groups = group_strokes(numbers, least, strokes, single)
+        if groups or not len(numbers):
+            break
     rows = rows_of(boxes)
     tops = np.array([boxes[rows == row, 1].mean() for row in range(rows.max(initial=-1) + 1)])
     places = np.argsort(np.argsort(tops))[rows] if len(rows) else rows
@@ -70,43 +74,70 @@ def find_digits(picture: np.ndarray, single: bool = False) -> Found:
         left, top, right, bottom = boxes[number]
         part = np.isin(strokes.labels[top:bottom, left:right], groups[number]).view(np.uint8)
         part = cv2.dilate(part, CROSS, iterations=2) > 0  # the soft edge of the stroke
-        values = contrast[top:bottom, left:right]
+        values = strokes.contrast[top:bottom, left:right]
         peak = np.percentile(values[part], 90)
         inks.append(np.where(part, np.clip(values / peak, 0, 1), 0).astype(np.float32))
     return Found(boxes[order], places[order], inks)
 
 
-def find_strokes(contrast: np.ndarray, level: np.ndarray) -> Strokes:
-    """The connected strokes, each thresholded at a share of its own contrast."""
+def find_strokes(ruled: np.ndarray, level: np.ndarray) -> Strokes:
+    """The connected strokes, each thresholded at a share of its own contrast.
+
+    Args:
+        ruled: the contrast of the picture, with ruled lines.
+        level: what the contrast of ink exceeds.
+    """
+    contrast = ruled.copy()
+    for turned in (contrast, contrast.T):
+        remove_lines(turned, float(np.median(level)), max(contrast.shape))
     mask = contrast > level
     for share in (0.4, 0):
         labels, boxes = label(mask, 8)
         strength = np.zeros(len(boxes) + 1, np.float32)
         np.maximum.at(strength, labels[mask], contrast[mask])
         mask &= contrast > share * strength[labels]
-    return Strokes(labels, boxes, strength)
+    return Strokes(labels, boxes, strength, contrast, ruled)
 
 
 def group_strokes(
-    strokes: Strokes, contrast: np.ndarray, before: np.ndarray, single: bool
+    numbers: np.ndarray, least: float, strokes: Strokes, single: bool
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Put strokes together that make one digit, and drop what is none by its shape.
+    """Put strokes together that make one digit, and drop what is none by its shape or looks.
+
+    What is not written is dropped before the rest is grouped again, since how large the digits are
+    is judged by all that is there.
 
     Args:
+        numbers, least: of `candidates`.
         strokes: of `find_strokes`.
-        contrast: of the picture without ruled lines.
-        before: with them.
         single: all strokes make one digit.
 
     Returns:
         boxes: shape (N, 4).
         groups: the labels of each digit's strokes.
     """
-    none = np.zeros((0, 4), int), []
-    labels, boxes, strength = strokes
-    if not len(boxes):
-        return none
-    numbers = np.arange(1, len(boxes) + 1)
+    while len(numbers):
+        shapes = digit_shapes(numbers, least, strokes, single)
+        every = np.isin(strokes.labels, np.concatenate([[-1], *shapes.values()]))
+        drawn = [
+            members
+            for box, members in shapes.items()
+            if not (single or is_written(box, members, strokes, every))
+        ]
+        if not drawn:
+            return np.array([*shapes], int).reshape(-1, 4), [*shapes.values()]
+        numbers = numbers[~np.isin(numbers, np.concatenate(drawn))]
+    return np.zeros((0, 4), int), []
+
+
+def candidates(strokes: Strokes) -> tuple[np.ndarray, float]:
+    """Which strokes may be (parts of) digits, and how large a digit is at least.
+
+    Returns:
+        numbers: labels of the strokes, the largest first.
+        least: pixels.
+    """
+    labels, boxes, strength = strokes[:3]
     size = (boxes[:, 2:] - boxes[:, :2]).max(axis=1)
     least = max(8, max(labels.shape) // 80)
     specks = size[size < least]
@@ -114,35 +145,30 @@ def group_strokes(
         least = max(least, 3 * np.percentile(specks, 95))
     keep = (size >= least / 2) & ~cut_off(boxes, labels)
     # Faint beside the other ink: texture, shadows, print from the other side.
-    mass = np.bincount(labels.ravel(), contrast.ravel())[1:] * keep
+    mass = np.bincount(labels.ravel(), strokes.contrast.ravel())[1:] * keep
     keep &= strength[1:] > FAINT * (mass * strength[1:]).sum() / max(mass.sum(), 1e-9)
-    keep[keep] = [not goes_on(box, before) for box in boxes[keep]]
+    keep[keep] = [not goes_on(box, strokes.ruled) for box in boxes[keep]]
     order = np.argsort(-size * keep, kind="stable")[: min(PARTS, keep.sum())]
-    boxes, numbers = boxes[order], numbers[order]
-    if not len(boxes):
-        return none
+    return order + 1, least
+
+
+def digit_shapes(
+    numbers: np.ndarray, least: float, strokes: Strokes, single: bool
+) -> dict[tuple, np.ndarray]:
+    """What has the shape and size of a digit: boxes, and the labels of the strokes in each."""
+    boxes = strokes.boxes[numbers - 1]
     heights = np.sort(boxes[:, 3] - boxes[:, 1])
     typical = heights[np.searchsorted(heights.cumsum(), heights.sum() / 2)]
     owner = np.zeros(len(boxes)) if single else merged(boxes, typical)
-    found, groups = [], []
+    found = {}
     for number in np.unique(owner):
         members = owner == number
-        box = np.concatenate([boxes[members, :2].min(axis=0), boxes[members, 2:].max(axis=0)])
-        if box[3] - box[1] < max(least, 0.35 * typical):
-            continue
-        if is_digit_shape(box, numbers[members], strokes, contrast):
-            found.append(box)
-            groups.append(numbers[members])
-    if not found:
-        return none
-    others = np.isin(labels, np.concatenate(groups))
-    written = [
-        single or is_written(*each, labels, contrast, others)
-        for each in zip(found, groups, strict=True)
-    ]
-    return np.array(found)[written], [
-        group for group, ok in zip(groups, written, strict=True) if ok
-    ]
+        box = (*boxes[members, :2].min(axis=0), *boxes[members, 2:].max(axis=0))
+        if box[3] - box[1] >= max(least, 0.35 * typical) and is_digit_shape(
+            box, numbers[members], strokes
+        ):
+            found[box] = numbers[members]
+    return found
 
 
 def cut_off(boxes: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -159,7 +185,7 @@ def cut_off(boxes: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return touches & ~alone
 
 
-def goes_on(box: np.ndarray, before: np.ndarray) -> bool:
+def goes_on(box: np.ndarray, ruled: np.ndarray) -> bool:
     """Whether a narrow stroke is a piece of a longer line, of which `remove_lines` left it over:
     beyond both of its ends there is ink, too, about as dark.
     """
@@ -167,14 +193,14 @@ def goes_on(box: np.ndarray, before: np.ndarray) -> bool:
     height = bottom - top
     if right - left > 0.3 * height:
         return False
-    dark = np.median(before[top:bottom, left:right].max(axis=1))
+    dark = np.median(ruled[top:bottom, left:right].max(axis=1))
     reach = height // 2 + 1
     for end, rows in (
         (top, slice(max(0, top - reach), top)),
         (bottom - 1, slice(bottom, bottom + reach)),
     ):
-        middle = left + before[end, left:right].argmax()
-        beyond = before[rows, max(0, middle - 3) : middle + 4].max(axis=1)
+        middle = left + ruled[end, left:right].argmax()
+        beyond = ruled[rows, max(0, middle - 3) : middle + 4].max(axis=1)
         if not len(beyond) or np.percentile(beyond, 20) < 0.5 * dark:
             return False
     return True
@@ -197,9 +223,7 @@ def merged(boxes: np.ndarray, typical: float) -> np.ndarray:
     return connected(near)
 
 
-def is_digit_shape(
-    box: np.ndarray, numbers: np.ndarray, strokes: Strokes, contrast: np.ndarray
-) -> bool:
+def is_digit_shape(box: tuple, numbers: np.ndarray, strokes: Strokes) -> bool:
     """Whether the strokes could be a digit: neither a dash nor a blob, sharp-edged, not cut off."""
     left, top, right, bottom = box
     width, height = right - left, bottom - top
@@ -210,27 +234,19 @@ def is_digit_shape(
     thickness = 2 * to_edge.max()
     if thickness > 0.65 * max(width, height):
         return False
-    values = np.pad(contrast[top:bottom, left:right], 1)
+    values = np.pad(strokes.contrast[top:bottom, left:right], 1)
     # The slope of the edge per pixel, as a share of the stroke's contrast.
     steep = np.median(steepness(values)[rim(inside)]) / strokes.strength[numbers].max()
     return bool(steep > min(0.1, 2 / max(width, height)))
 
 
-def is_written(
-    box: np.ndarray,
-    numbers: np.ndarray,
-    labels: np.ndarray,
-    contrast: np.ndarray,
-    shapes: np.ndarray,
-) -> bool:
+def is_written(box: tuple, numbers: np.ndarray, strokes: Strokes, shapes: np.ndarray) -> bool:
     """Whether the strokes are of one ink on paper, not a part of a picture of something else.
 
     Args:
-        box: around them, shape (4,).
-        numbers: of the strokes in `labels`.
-        labels: shape as the picture's.
-        contrast: of the picture.
-        shapes: where any shape is that could be a digit: not clutter. Bool.
+        box: left, top, right, bottom.
+        numbers: labels of the strokes.
+        shapes: where anything is that has a digit's shape, and so is no clutter; bool.
     """
     left, top, right, bottom = box
     side = max(right - left, bottom - top)
@@ -239,18 +255,15 @@ def is_written(
         slice(max(0, top - reach), bottom + reach),
         slice(max(0, left - reach), right + reach),
     )
-    own = np.isin(labels[place], numbers).view(np.uint8)
+    own = np.isin(strokes.labels[place], numbers).view(np.uint8)
     edge = cv2.dilate(own, SQUARE, iterations=max(2, side // 12))  # soft, as is the others'
-    near = cv2.dilate(own, SQUARE, iterations=reach)
     others = cv2.dilate(shapes[place].view(np.uint8) & (1 - own), SQUARE, iterations=3)
-    values = contrast[place]
-    ink, inner = values[own > 0], values[cv2.erode(own, SQUARE) > 0]
-    around = values[near > np.maximum(edge, others)]
-    core = inner if len(inner) > 4 else ink
-    return bool(
-        np.sqrt(np.square(around).sum() / max(len(around), 1)) < CLUTTER * np.percentile(ink, 90)
-        and core.std() < UNEVEN * core.mean()
-    )
+    near = cv2.dilate(own, SQUARE, iterations=reach)
+    around = strokes.contrast[place][near > np.maximum(edge, others)]
+    inner = cv2.erode(own, SQUARE)
+    ink = strokes.ruled[place][(inner if inner.sum() > 4 else own) > 0]  # lines cross it unseen
+    clutter = np.sqrt(np.square(around).sum() / max(len(around), 1))
+    return bool(clutter < CLUTTER * np.median(ink) and ink.std() < UNEVEN * ink.mean())
 
 
 def rows_of(boxes: np.ndarray) -> np.ndarray:

@@ -17,11 +17,15 @@ DARKEST_PAPER = 0.25  # of white: dividing by less would amplify the noise of a 
 TILT = 8  # degrees by which ruled lines may be off the horizontal and the vertical
 
 
-def ink_contrast(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def ink_contrast(picture: np.ndarray, other: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """By how much each pixel is darker (or lighter) than its paper, as a share of the paper.
 
     The paper is what remains of the picture when all dark structures narrower than a window are
     filled (grey closing). Ink is what covers less of the picture than its opposite.
+
+    Args:
+        picture: grey, float32 in [0, 1], shape (height, width).
+        other: the opposite is ink.
 
     Returns:
         contrast: float32, shape as the picture's, 0 on paper.
@@ -30,7 +34,7 @@ def ink_contrast(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     picture = cv2.GaussianBlur(picture, (7, 7), 0.7, borderType=MIRROR)
     long = max(picture.shape)
     residual = picture - mean(picture, 2 * (long // 8) + 1)
-    if (residual * np.square(residual)).sum() > 0:  # light ink
+    if ((residual * np.square(residual)).sum() > 0) != other:  # light ink
         picture = picture.max() - picture
     thick = has_thick_strokes(picture)
     half = int(long * (WINDOWS[1] if thick else WINDOWS[0])) // 2

@@ -39,7 +39,7 @@ def load(source: Picture) -> tuple[np.ndarray, float]:
         return grey_levels(source)
     name = source if isinstance(source, str | Path) else "standard input"
     try:
-        with warnings.catch_warnings(), Image.open(source, formats=formats()) as image:
+        with warnings.catch_warnings(), opened(source) as image:
             warnings.simplefilter("ignore")
             return grey_levels(image)
     except FileNotFoundError:
@@ -56,14 +56,15 @@ def load(source: Picture) -> tuple[np.ndarray, float]:
         raise UserError(f"{name}: damaged picture ({error})") from None
 
 
-def formats() -> list[str]:
-    """Those that Pillow tries; HEIC if pillow-heif is installed."""
+def opened(source: str | Path | BinaryIO) -> Image.Image:
+    """Open a picture; HEIC, which has a library of its own, is tried last."""
     try:
+        return Image.open(source, formats=FORMATS)
+    except UnidentifiedImageError:
         from pillow_heif import register_heif_opener
-    except ImportError:
-        return list(FORMATS)
-    register_heif_opener()
-    return [*FORMATS, "HEIF"]
+
+        register_heif_opener()
+        return Image.open(source, formats=["HEIF"])
 
 
 def from_array(array: np.ndarray) -> Image.Image:

@@ -5,10 +5,12 @@ images. Then pages of test digits, one kind of paper, light and pen after the ot
 as a photo would be.
 """
 
+import functools
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from skimage import data
 from sklearn.cluster import KMeans
 from sklearn.preprocessing import normalize
 from tqdm import tqdm
@@ -34,6 +36,8 @@ PAGES = 2  # drawn of each kind of paper, light and pen
 SEED = 0  # of all chance in them
 DIGITS_ON_PAGE = 24
 NON_DIGITS = 100  # of each kind
+CUTS = 7  # of each photograph that shows no digit
+bar = functools.partial(tqdm, disable=None, leave=False)
 LABELS = tuple("0123456789")
 
 
@@ -132,14 +136,18 @@ def main() -> None:
         }
         for inks in shown.values()
     ).set_axis(list(shown))
+    others = {"photographs": drawing.photographs(rng, CUTS), "faces": data.lfw_subset()[:100]}
+    for name, pictures in others.items():
+        taken = [classify_one(picture, known).accepted.any() for picture in bar(pictures, name)]
+        accepted.loc[name] = np.mean(taken).round(4), len(taken)
 
     kinds = [
         name
         for name, kind in drawing.KINDS.items()
         if kind.source == "handwritten" or names == LABELS
     ]
-    bar = tqdm(kinds, "photos", disable=None, leave=False)
-    frame = pd.DataFrame([measure(kind, images, labels, known) for kind in bar])
+    rows = [measure(kind, images, labels, known) for kind in bar(kinds, "pages")]
+    frame = pd.DataFrame(rows)
     with replacing_together() as temporary:
         write_csv(temporary(CONDITIONS), frame.round(5), index=False)
         write_csv(temporary(ACCEPTED), accepted, index_label="what")

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.random import Generator
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
+from skimage import data
+from sklearn.datasets import load_sample_images
 
 FONTS = ("DejaVuSans", "DejaVuSans-Oblique", "DejaVuSans-Bold", "DejaVuSansMono", "DejaVuSerif")
 FONTS += ("DejaVuSerif-Italic", "STIXGeneral", "STIXGeneralItalic", "cmr10", "cmss10")
@@ -117,6 +119,29 @@ def non_digits(images: np.ndarray, rng: Generator, count: int) -> dict[str, list
         "scribbles": [scribble(rng) for _ in range(count)],
         "blobs": [(grain > grain.std()).astype(np.float32) for grain in grains],
     }
+
+
+def photographs(rng: Generator, cuts: int) -> list[np.ndarray]:
+    """Photographs without a digit in them, uint8, shape (height, width): faces, animals, things.
+
+    Those that scikit-image and scikit-learn carry, each whole and in `cuts` parts of it, larger or
+    smaller, some upside down or as a negative.
+    """
+    names = ("astronaut", "brick", "camera", "cat", "coffee", "coins", "grass", "gravel", "horse")
+    names += ("hubble_deep_field", "moon", "retina", "rocket")
+    found = []
+    for whole in [getattr(data, name)() for name in names] + load_sample_images().images:
+        grey = Image.fromarray(whole).convert("L")
+        found.append(np.asarray(grey))
+        for number in range(cuts):
+            size = rng.uniform(0.35, 0.9) * np.array(grey.size)
+            corner = rng.uniform(0, grey.size - size)
+            part = grey.crop([*corner.astype(int), *(corner + size).astype(int)])
+            shape = (size * rng.uniform(0.7, 2)).astype(int)
+            part = np.asarray(part.resize(tuple(shape), Image.Resampling.BICUBIC))
+            part = part[::-1, ::-1] if number % 2 else part
+            found.append(255 - part if number % 4 == 3 else part)
+    return found
 
 
 def other_styles(rng: Generator, count: int) -> tuple[list[np.ndarray], np.ndarray]:
