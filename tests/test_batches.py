@@ -116,6 +116,7 @@ def test_seed_epoch_and_step_and_nothing_else_decide_a_batch(seed: int, tmp_path
     mapped = arrays.load(tmp_path / "images.npy")
     dataset = training_batches(mapped, LABELS, CLASSES, options(BATCH, SOME), range(EPOCHS), seed)
     assert_same(list(dataset.skip(STEPS + 2).as_numpy_iterator()), batches[STEPS + 2 :])
+    assert not dataset.options().autotune.enabled, "its thread is waited for, up to a minute"
 
 
 def test_more_images_than_a_window_are_shuffled_by_blocks(monkeypatch, tmp_path):

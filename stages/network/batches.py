@@ -72,11 +72,16 @@ def training_batches(
         changed = random_photometric(moved, settings.photometric, pair, progress)
         return changed, tf.one_hot(tf.gather(labels, rows), classes)
 
+    # With nothing to tune, the thread that does is only in the way: it may be asleep for as long
+    # again as the training took, up to a minute, and its end is waited for.
+    options = tf.data.Options()
+    options.autotune.enabled = False
     return (
         tf.data.Dataset.range(epochs.start, epochs.stop)
         .flat_map(shuffled)
         .map(batch, num_parallel_calls=threads, deterministic=True)
         .prefetch(4)
+        .with_options(options)
     )
 
 
@@ -88,9 +93,9 @@ def order(count: int, seed: tf.Tensor, images: np.ndarray) -> tf.data.Dataset:
         seed: int64, shape (2,).
         images: from which they will be read.
     """
-    shuffle = tf.random.experimental.stateless_shuffle
+    shuffle, slices = tf.random.experimental.stateless_shuffle, tf.data.Dataset.from_tensor_slices
     if count <= WINDOW:
-        return tf.data.Dataset.from_tensor_slices(shuffle(tf.range(count), seed))
+        return slices(shuffle(tf.range(count), seed))
     blocks = shuffle(tf.range(-(-count // BLOCK)), seed)
 
     def announced(number: tf.Tensor, chosen: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -99,10 +104,9 @@ def order(count: int, seed: tf.Tensor, images: np.ndarray) -> tf.data.Dataset:
     def window(number: tf.Tensor, chosen: tf.Tensor) -> tf.data.Dataset:
         rows = tf.reshape(chosen[:, None] * BLOCK + tf.range(BLOCK), [-1])
         rows = rows[rows < count]  # the last block may be shorter
-        shuffled = shuffle(rows, tf.random.fold_in(seed, number + 1))
-        return tf.data.Dataset.from_tensor_slices(shuffled)
+        return slices(shuffle(rows, tf.random.fold_in(seed, number + 1)))
 
-    windows = tf.data.Dataset.from_tensor_slices(blocks).batch(WINDOW // BLOCK).enumerate()
+    windows = slices(blocks).batch(WINDOW // BLOCK).enumerate()
     return windows.map(announced).prefetch(1).flat_map(window)
 
 
