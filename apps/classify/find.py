@@ -1,7 +1,8 @@
 """Where the digits of a picture are: its ink (see ink.py) thresholded and grouped.
 
-The steps, each in a function below: find strokes, drop what cannot be a digit by its shape, put
-broken strokes together, sort into rows. Lengths are relative to the picture or to the digits in it.
+The steps, each in a function below: find strokes, put broken ones together, drop what has no
+digit's shape or is no writing, sort into rows. Lengths are relative to the picture or to the
+digits in it.
 """
 
 from typing import NamedTuple
@@ -19,6 +20,7 @@ PARTS = 600  # strokes at most: grouping compares them in pairs
 # shape in photographs of other things has more than 0.2 and 0.12.
 CLUTTER = 0.08  # of the ink's contrast: what is around a digit on paper, at most (root mean square)
 UNEVEN = 0.16  # of the ink's contrast: its standard deviation within a pen's strokes, at most
+SMALL, OF_SMALL = 40, 0.25  # pixels: in a smaller digit, blur leaves no part of a stroke as it was
 
 
 class Found(NamedTuple):
@@ -263,7 +265,8 @@ def is_written(box: tuple, numbers: np.ndarray, strokes: Strokes, shapes: np.nda
     inner = cv2.erode(own, SQUARE)
     ink = strokes.ruled[place][(inner if inner.sum() > 4 else own) > 0]  # lines cross it unseen
     clutter = np.sqrt(np.square(around).sum() / max(len(around), 1))
-    return bool(clutter < CLUTTER * np.median(ink) and ink.std() < UNEVEN * ink.mean())
+    uneven = UNEVEN if side >= SMALL else OF_SMALL
+    return bool(clutter < CLUTTER * np.median(ink) and ink.std() < uneven * ink.mean())
 
 
 def rows_of(boxes: np.ndarray) -> np.ndarray:
