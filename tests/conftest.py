@@ -192,11 +192,11 @@ def leaves(values: dict, prefix: str = "") -> Iterator[str]:
 
 
 def change_params(folder: Path, **values) -> None:
-    """Set values in a folder's params.yaml; a double underscore is a dot: train__epochs=1."""
+    """Set values in a folder's params.yaml by their keys, with dots, or as train__epochs=1."""
     path = folder / "params.yaml"
     params = yaml.safe_load(path.read_text(encoding="utf-8"))
     for key, value in values.items():
-        *sections, last = key.split("__")
+        *sections, last = key.replace("__", ".").split(".")
         section = params
         for name in sections:
             section = section[name]
@@ -205,12 +205,8 @@ def change_params(folder: Path, **values) -> None:
 
 
 def run(
-    *command: str,
-    cwd: Path,
-    check: bool = True,
-    python: str | Path = sys.executable,
-    **environment: str,
-):
+    *command: str, cwd: Path, check=True, python: str | Path = sys.executable, **environment: str
+) -> subprocess.CompletedProcess:
     """Run a program in `cwd`, `python` and `dvc` being `python`'s; output as text."""
     programs = {"python": [python], "dvc": [python, "-m", "dvc"]}
     # dvc.yaml calls `python`: it must be the same.

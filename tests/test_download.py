@@ -138,8 +138,6 @@ class Fault(NamedTuple):
 
 
 wrong = functools.partial(Fault, wrong_file=True)
-
-
 FAULTS = {
     "503": Fault(status(503), "503 Server Error"),
     "html page": wrong(sends(lambda _: b"<html>" * 5), "received 30 bytes, published are 3,000"),

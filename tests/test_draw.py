@@ -183,12 +183,9 @@ def pen(tab: Tab, what: str, point: list, touch: bool = False) -> None:
         tab.send("Input.dispatchTouchEvent", type=f"touch{what.title()}", touchPoints=touched)
     else:
         kind = {"start": "mousePressed", "move": "mouseMoved", "end": "mouseReleased"}[what]
-        options = {
-            "button": "left",
-            "buttons": int(what != "end"),
-            "clickCount": int(what != "move"),
-        }
-        tab.send("Input.dispatchMouseEvent", **{"type": kind, "x": x, "y": y} | options)
+        options = {"type": kind, "x": x, "y": y, "button": "left"}
+        options |= {"buttons": int(what != "end"), "clickCount": int(what != "move")}
+        tab.send("Input.dispatchMouseEvent", **options)
 
 
 def shown(tab: Tab, name: str) -> str:
@@ -306,17 +303,17 @@ CONTRASTS = """(() => {
     const texts = [...document.body.querySelectorAll("*")].filter((node) => node.checkVisibility()
         && [...node.childNodes].some((child) => child.nodeType === 3 && child.data.trim()));
     return texts.map((node) => {
-        const [low, high] = [getComputedStyle(node).color, behind(node)].map(light).sort();
-        return [node.outerHTML.slice(0, 60), (high + 0.05) / (low + 0.05)];
+        const [ink, paper] = [getComputedStyle(node).color, behind(node)].map(light);
+        const ratio = (ink + 0.05) / (paper + 0.05);
+        return [node.outerHTML.slice(0, 60), Math.max(ratio, 1 / ratio)];
     });
 })()"""
 
 
 @pytest.mark.parametrize("theme", ["dark", "light"])
 def test_all_is_legible_in_both_themes_and_at_hand_on_a_phone(tab, finished, theme):
-    tab.send(
-        "Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": theme}]
-    )
+    scheme = {"name": "prefers-color-scheme", "value": theme}
+    tab.send("Emulation.setEmulatedMedia", features=[scheme])
     tab.open(finished / export.PAGE, 390, 844, touch=True)
     draw(tab, WAYS[11][1], touch=True)
     reach = "[...document.querySelectorAll('#paper, .tools button, #bars li')].map((node) => {"
@@ -345,11 +342,9 @@ def test_keyboard_and_screen_reader_find_all_there_is(tab, finished):
     tab.run("document.getElementById('photo').focus()")
     press(tab, "Enter")
     assert tab.happened("Page.fileChooserOpened")
-    nodes = [
-        (node["role"]["value"], node["name"]["value"])
-        for node in tab.send("Accessibility.getFullAXTree")["nodes"]
-        if not node["ignored"] and "name" in node
-    ]
+    tree = tab.send("Accessibility.getFullAXTree")["nodes"]
+    told = [node for node in tree if "name" in node and not node["ignored"]]
+    nodes = [(node["role"]["value"], node["name"]["value"]) for node in told]
     labelled = {role for role, name in nodes if name}
     assert {"heading", "button", "image", "region"} <= labelled
     assert not [role for role, name in nodes if role in ("button", "image", "region") and not name]

@@ -47,10 +47,6 @@ RIGHT = [  # the last values that are still allowed
 ]
 
 
-def set_value(folder: Path, key: str, value: object) -> None:
-    change_params(folder, **{key.replace(".", "__"): value})
-
-
 @pytest.fixture
 def folder(workspace: Path) -> Path:
     """A folder in which the stage can run."""
@@ -74,7 +70,7 @@ def test_tables_of_this_file_cover_every_key():
 @pytest.mark.parametrize("key", WRONG)
 def test_a_wrong_value_is_refused_by_key_and_value(key, folder):
     for value in WRONG[key] + NEVER:
-        set_value(folder, key, value)
+        change_params(folder, **{key: value})
         message = refusal()
         assert message.startswith(f"params.yaml: {key}: "), message
         assert "found" in message
@@ -98,7 +94,7 @@ def test_a_wrong_value_is_refused_by_key_and_value(key, folder):
     ],
 )
 def test_the_message_names_the_place(key, value, named, folder):
-    set_value(folder, key, value)
+    change_params(folder, **{key: value})
     assert refusal().startswith(f"params.yaml: {named}")
 
 
@@ -120,15 +116,13 @@ def test_a_missing_key_is_named(key, folder):
 
 
 def test_all_mistakes_are_told_at_once(folder):
-    set_value(folder, "preprocess.seed", "x")
-    set_value(folder, "train.epochs", 0)
-    set_value(folder, "evaluate.sample", 3)
+    change_params(folder, preprocess__seed="x", train__epochs=0, evaluate__sample=3)
     message = refusal()
     assert all(f"{key}: " in message for key in ("seed", "train.epochs", "evaluate.sample"))
 
 
 def test_a_number_that_yaml_takes_for_text_is_explained(folder):
-    set_value(folder, "train.weight_decay", "1e-4")
+    change_params(folder, train__weight_decay="1e-4")
     assert "train.weight_decay: Input should be a valid number, found '1e-4'" in refusal()
     assert "write 1.0e-4" in refusal()
 

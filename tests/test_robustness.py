@@ -59,5 +59,5 @@ def test_headline_is_the_mean_of_those_after_mnist_c(finished):
     frame = table(finished)
     assert list(frame.index) == ["none", *MNIST_C, *OTHERS]
     assert json.loads((finished / OUTPUTS[0]).read_text(encoding="utf-8")) == {
-        "corrupt": pytest.approx(frame["error"].iloc[1:17].mean(), abs=6e-5),
+        "corrupt": pytest.approx(frame["error"].iloc[1:17].mean(), abs=6e-5)
     }

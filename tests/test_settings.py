@@ -173,17 +173,13 @@ def usual(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable:
     return of
 
 
-def set_param(folder: Path, key: str, value: object) -> None:
-    change_params(folder, **{key.replace(".", "__"): value})
-
-
 def test_each_key_is_in_one_of_the_tables():
     assert sorted([*OTHERS, *CHANGES]) == sorted(leaves(PARAMS)), "say how a new key is seen to act"
 
 
 def test_each_value_is_seen_where_it_acts(folder: Path):
     for key, value in OTHERS.items():
-        set_param(folder, key, value)
+        change_params(folder, **{key: value})
     found = seen(folder)
     assert found.keys() == OTHERS.keys()
     for key, value in OTHERS.items():
@@ -194,9 +190,9 @@ def test_each_value_is_seen_where_it_acts(folder: Path):
 @pytest.mark.parametrize("key", CHANGES)
 def test_each_param_changes_something(key: str, usual: Callable, folder: Path):
     run, value, look = CHANGES[key]
-    set_param(folder, key, value)
+    change_params(folder, **{key: value})
     if run is PACKAGE:
-        set_param(folder, "seeds", [3])  # one network is quicker
+        change_params(folder, seeds=[3])  # one network is quicker
     assert look(usual(run)) != look(run(folder))
 
 

@@ -1,8 +1,6 @@
-"""Where the digits of a picture are: its ink (see ink.py) thresholded and grouped.
+"""Where the digits of a picture are: the strokes of its ink (ink.py, strokes.py), grouped.
 
-The steps, each in a function below: find strokes, put broken ones together, drop what has no
-digit's shape or is no writing, sort into rows. Lengths are relative to the picture or to the
-digits in it.
+Broken strokes are put together, what cannot be a digit is dropped, the rest is sorted into rows.
 """
 
 from typing import NamedTuple
@@ -10,17 +8,9 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from apps.classify.ink import ink_contrast, remove_lines
-from apps.classify.operations import CROSS, SQUARE, label, rim, steepness
-
-MANY = 200  # specks that are too small for a digit make a picture noisy
-FAINT = 0.4  # of the other ink's contrast is too little
-PARTS = 600  # strokes at most: grouping compares them in pairs
-# Of these, 99.9 % of digits on drawn pages have less than 0.06 and 0.15; half of what has a digit's
-# shape in photographs of other things has more than 0.2 and 0.12.
-CLUTTER = 0.08  # of the ink's contrast: what is around a digit on paper, at most (root mean square)
-UNEVEN = 0.16  # of the ink's contrast: its standard deviation within a pen's strokes, at most
-SMALL, OF_SMALL = 40, 0.25  # pixels: in a smaller digit, blur leaves no part of a stroke as it was
+from apps.classify.ink import ink_contrast
+from apps.classify.operations import CROSS
+from apps.classify.strokes import Strokes, candidates, find_strokes, is_digit_shape, is_written
 
 
 class Found(NamedTuple):
@@ -34,23 +24,6 @@ class Found(NamedTuple):
     boxes: np.ndarray
     rows: np.ndarray
     inks: list[np.ndarray]
-
-
-class Strokes(NamedTuple):
-    """The connected strokes of a picture, S of them.
-
-    labels: int32, shape as the picture's, from 1; 0 for paper.
-    boxes: left, top, right, bottom of each, int, shape (S, 4).
-    strength: the contrast of each, by its label, float32, shape (S + 1,).
-    contrast: of the picture without ruled lines.
-    ruled: with them.
-    """
-
-    labels: np.ndarray
-    boxes: np.ndarray
-    strength: np.ndarray
-    contrast: np.ndarray
-    ruled: np.ndarray
 
 
 def find_digits(picture: np.ndarray, single: bool = False) -> Found:
@@ -80,25 +53,6 @@ def find_digits(picture: np.ndarray, single: bool = False) -> Found:
         peak = np.percentile(values[part], 90)
         inks.append(np.where(part, np.clip(values / peak, 0, 1), 0).astype(np.float32))
     return Found(boxes[order], places[order], inks)
-
-
-def find_strokes(ruled: np.ndarray, level: np.ndarray) -> Strokes:
-    """The connected strokes, each thresholded at a share of its own contrast.
-
-    Args:
-        ruled: the contrast of the picture, with ruled lines.
-        level: what the contrast of ink exceeds.
-    """
-    contrast = ruled.copy()
-    for turned in (contrast, contrast.T):
-        remove_lines(turned, float(np.median(level)), max(contrast.shape))
-    mask = contrast > level
-    for share in (0.4, 0):
-        labels, boxes = label(mask, 8)
-        strength = np.zeros(len(boxes) + 1, np.float32)
-        np.maximum.at(strength, labels[mask], contrast[mask])
-        mask &= contrast > share * strength[labels]
-    return Strokes(labels, boxes, strength, contrast, ruled)
 
 
 def group_strokes(
@@ -132,28 +86,6 @@ def group_strokes(
     return np.zeros((0, 4), int), []
 
 
-def candidates(strokes: Strokes) -> tuple[np.ndarray, float]:
-    """Which strokes may be (parts of) digits, and how large a digit is at least.
-
-    Returns:
-        numbers: labels of the strokes, the largest first.
-        least: pixels.
-    """
-    labels, boxes, strength = strokes[:3]
-    size = (boxes[:, 2:] - boxes[:, :2]).max(axis=1)
-    least = max(8, max(labels.shape) // 80)
-    specks = size[size < least]
-    if len(specks) > MANY:  # noise, whose largest speck must not pass for a digit
-        least = max(least, 3 * np.percentile(specks, 95))
-    keep = (size >= least / 2) & ~cut_off(boxes, labels)
-    # Faint beside the other ink: texture, shadows, print from the other side.
-    mass = np.bincount(labels.ravel(), strokes.contrast.ravel())[1:] * keep
-    keep &= strength[1:] > FAINT * (mass * strength[1:]).sum() / max(mass.sum(), 1e-9)
-    keep[keep] = [not goes_on(box, strokes.ruled) for box in boxes[keep]]
-    order = np.argsort(-size * keep, kind="stable")[: min(PARTS, keep.sum())]
-    return order + 1, least
-
-
 def digit_shapes(
     numbers: np.ndarray, least: float, strokes: Strokes, single: bool
 ) -> dict[tuple, np.ndarray]:
@@ -173,41 +105,6 @@ def digit_shapes(
     return found
 
 
-def cut_off(boxes: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Which strokes reach the picture's border and so may be a table, a shadow, half a digit.
-
-    A picture that is cut close to its only digit is none of these: little of its border is ink.
-    """
-    height, width = labels.shape
-    sizes = boxes[:, 2:] - boxes[:, :2]
-    touches = (boxes[:, :2] == 0).any(axis=1) | (boxes[:, 2:] == (width, height)).any(axis=1)
-    rim = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
-    contact = np.bincount(rim, minlength=len(boxes) + 1)[1:] / len(rim)
-    alone = (sizes > 0.6 * np.array([width, height])).any(axis=1) & (contact < 0.1)
-    return touches & ~alone
-
-
-def goes_on(box: np.ndarray, ruled: np.ndarray) -> bool:
-    """Whether a narrow stroke is a piece of a longer line, of which `remove_lines` left it over:
-    beyond both of its ends there is ink, too, about as dark.
-    """
-    left, top, right, bottom = box
-    height = bottom - top
-    if right - left > 0.3 * height:
-        return False
-    dark = np.median(ruled[top:bottom, left:right].max(axis=1))
-    reach = height // 2 + 1
-    for end, rows in (
-        (top, slice(max(0, top - reach), top)),
-        (bottom - 1, slice(bottom, bottom + reach)),
-    ):
-        middle = left + ruled[end, left:right].argmax()
-        beyond = ruled[rows, max(0, middle - 3) : middle + 4].max(axis=1)
-        if not len(beyond) or np.percentile(beyond, 20) < 0.5 * dark:
-            return False
-    return True
-
-
 def merged(boxes: np.ndarray, typical: float) -> np.ndarray:
     """For each stroke the number of the digit it belongs to.
 
@@ -223,50 +120,6 @@ def merged(boxes: np.ndarray, typical: float) -> np.ndarray:
     stacked = (-across > 0.5 * narrow) & (height < 1.5 * typical)
     near = (low | stacked) & (gap < 0.12 * typical) & (height < 2 * typical)
     return connected(near)
-
-
-def is_digit_shape(box: tuple, numbers: np.ndarray, strokes: Strokes) -> bool:
-    """Whether the strokes could be a digit: neither a dash nor a blob, sharp-edged, not cut off."""
-    left, top, right, bottom = box
-    width, height = right - left, bottom - top
-    if width > 2.2 * height:
-        return False
-    inside = np.pad(np.isin(strokes.labels[top:bottom, left:right], numbers), 1)
-    to_edge = cv2.distanceTransform(inside.view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    thickness = 2 * to_edge.max()
-    if thickness > 0.65 * max(width, height):
-        return False
-    values = np.pad(strokes.contrast[top:bottom, left:right], 1)
-    # The slope of the edge per pixel, as a share of the stroke's contrast.
-    steep = np.median(steepness(values)[rim(inside)]) / strokes.strength[numbers].max()
-    return bool(steep > min(0.1, 2 / max(width, height)))
-
-
-def is_written(box: tuple, numbers: np.ndarray, strokes: Strokes, shapes: np.ndarray) -> bool:
-    """Whether the strokes are of one ink on paper, not a part of a picture of something else.
-
-    Args:
-        box: left, top, right, bottom.
-        numbers: labels of the strokes.
-        shapes: where anything is that has a digit's shape, and so is no clutter; bool.
-    """
-    left, top, right, bottom = box
-    side = max(right - left, bottom - top)
-    reach = max(4, side // 5)
-    place = (
-        slice(max(0, top - reach), bottom + reach),
-        slice(max(0, left - reach), right + reach),
-    )
-    own = np.isin(strokes.labels[place], numbers).view(np.uint8)
-    edge = cv2.dilate(own, SQUARE, iterations=max(2, side // 12))  # soft, as is the others'
-    others = cv2.dilate(shapes[place].view(np.uint8) & (1 - own), SQUARE, iterations=3)
-    near = cv2.dilate(own, SQUARE, iterations=reach)
-    around = strokes.contrast[place][near > np.maximum(edge, others)]
-    inner = cv2.erode(own, SQUARE)
-    ink = strokes.ruled[place][(inner if inner.sum() > 4 else own) > 0]  # lines cross it unseen
-    clutter = np.sqrt(np.square(around).sum() / max(len(around), 1))
-    uneven = UNEVEN if side >= SMALL else OF_SMALL
-    return bool(clutter < CLUTTER * np.median(ink) and ink.std() < uneven * ink.mean())
 
 
 def rows_of(boxes: np.ndarray) -> np.ndarray:

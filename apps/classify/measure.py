@@ -10,12 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from skimage import data
 from sklearn.cluster import KMeans
 from sklearn.preprocessing import normalize
 from tqdm import tqdm
 
-from apps.classify import Digits, classify_one, predict, predictors, reject
+from apps.classify import Digits, classify_one, negatives, predict, predictors, reject
 from apps.classify import pages as drawing
 from apps.classify.prepare import prepare
 from apps.classify.reject import Rejection
@@ -37,8 +36,9 @@ SEED = 0  # of all chance in them
 DIGITS_ON_PAGE = 24
 NON_DIGITS = 100  # of each kind
 CUTS = 7  # of each photograph that shows no digit
-bar = functools.partial(tqdm, disable=None, leave=False)
 LABELS = tuple("0123456789")
+
+bar = functools.partial(tqdm, disable=None, leave=False)
 
 
 def centres_of(images: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
@@ -127,7 +127,7 @@ def main() -> None:
     images, labels = arrays.load_split("test")
     images = images[..., 0]
     rng = np.random.default_rng(SEED)
-    shown = drawing.non_digits(images, rng, NON_DIGITS)
+    shown = negatives.non_digits(images, rng, NON_DIGITS)
     shown["test digits"] = list(images[rng.permutation(len(labels))[:2000]])
     accepted = pd.DataFrame(
         {
@@ -136,8 +136,7 @@ def main() -> None:
         }
         for inks in shown.values()
     ).set_axis(list(shown))
-    others = {"photographs": drawing.photographs(rng, CUTS), "faces": data.lfw_subset()[:100]}
-    for name, pictures in others.items():
+    for name, pictures in negatives.photographs(rng, CUTS).items():
         taken = [classify_one(picture, known).accepted.any() for picture in bar(pictures, name)]
         accepted.loc[name] = np.mean(taken).round(4), len(taken)
 
@@ -146,8 +145,7 @@ def main() -> None:
         for name, kind in drawing.KINDS.items()
         if kind.source == "handwritten" or names == LABELS
     ]
-    rows = [measure(kind, images, labels, known) for kind in bar(kinds, "pages")]
-    frame = pd.DataFrame(rows)
+    frame = pd.DataFrame(measure(kind, images, labels, known) for kind in bar(kinds, "pages"))
     with replacing_together() as temporary:
         write_csv(temporary(CONDITIONS), frame.round(5), index=False)
         write_csv(temporary(ACCEPTED), accepted, index_label="what")
