@@ -2,8 +2,8 @@
 
     python -m benchmarks.classify [--repeats 5] [--photos 100]
 
-Run from the project's folder, after `dvc repro -P`. The pictures are docs/photo.jpg, and pages that
-the code of apps draws. Times are medians of whole processes, memory their largest resident size in
+Run from the project's folder, on Linux, after `dvc repro -P`. The pictures are docs/photo.jpg, and
+pages of test digits. Times are medians of whole processes, memory their largest resident size in
 10⁶ bytes. Then, in this process, a folder's photos are decoded, searched for digits, and predicted,
 each for all of them before the next: what bounds the throughput. The table is printed and written
 to benchmarks/results/classify.csv.
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image
+from PIL import Image, ImageChops
 
 from apps.classify import predict
 from apps.classify.find import find_digits
@@ -33,23 +33,30 @@ RESULTS = Path("benchmarks/results/classify.csv")
 PHOTO = Path("docs/photo.jpg")
 GRID = 8, 4  # digits on the page
 LARGE = 4000, 3000  # pixels: 12 megapixels
+WARM = 1, 0.98, 0.92  # light: its red, green and blue
+GRAIN = 4  # standard deviation, of 255: in colour, such a file has 3 MB, as those of phones do
 
 
-def page(path: Path, size: tuple[int, int]) -> None:
-    """Write a page of GRID test digits on slightly uneven paper."""
+def page(path: Path, size: tuple[int, int], grain: float = 0) -> None:
+    """Write a page of GRID test digits on slightly uneven paper; with grain as a camera sees it."""
     images = arrays.load_split("test")[0][: GRID[0] * GRID[1], :, :, 0]
     rows = images.reshape(GRID[1], GRID[0], 28, 28).transpose(0, 2, 1, 3)
     ink = rows.reshape(GRID[1] * 28, GRID[0] * 28)
     paper = 230 - 30 * np.linspace(0, 1, ink.shape[1])
     image = Image.fromarray(np.uint8(paper * (1 - 0.85 * ink)))
-    image.resize(size, Image.Resampling.BICUBIC).save(path, quality=92)
+    image = image.resize(size, Image.Resampling.BICUBIC)
+    if grain:
+        image = ImageChops.add(image, Image.effect_noise(size, grain), offset=-128)
+        warm = [image.point([round(share * value) for value in range(256)]) for share in WARM]
+        image = Image.merge("RGB", warm)
+    image.save(path, quality=92)
 
 
 def process(*files: Path) -> tuple[float, float]:
     """Seconds and memory of a whole process."""
-    code = "import resource, runpy, sys; sys.argv = ['classify', *sys.argv[1:]]\n"
+    code = "import runpy, sys; sys.argv = ['classify', *sys.argv[1:]]\n"
     code += "runpy.run_module('apps.classify', run_name='__main__', alter_sys=True)\n"
-    code += "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
+    code += "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0], file=sys.stderr)"
     started = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-c", code, *map(str, files)], capture_output=True, text=True
@@ -57,8 +64,7 @@ def process(*files: Path) -> tuple[float, float]:
     seconds = time.perf_counter() - started
     if done.returncode:
         raise UserError(f"apps.classify ended with {done.returncode}: {done.stderr.strip()}")
-    unit = 1 if sys.platform == "darwin" else 1024
-    return seconds, int(done.stderr.split()[-1]) * unit / 1e6
+    return seconds, int(done.stderr.split()[-1]) * 1024 / 1e6
 
 
 def timed(work: Callable, things: list) -> tuple[list, float]:
@@ -88,7 +94,7 @@ def main() -> None:
         digit = arrays.load_split("test")[0][0, :, :, 0]
         Image.fromarray(np.uint8(255 - 255 * digit)).save(one, quality=95)
         page(sheet, (1600, 800))
-        page(large, LARGE)
+        page(large, LARGE, GRAIN)
         cases = {"one digit, 28×28": one, "32 digits, 1600×800": sheet, "12 megapixels": large}
         runs = {name: [] for name in cases}
         for _ in range(options.repeats):

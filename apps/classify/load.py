@@ -27,7 +27,7 @@ def load(source: Picture) -> tuple[np.ndarray, float]:
             shape (height, width) or (height, width, 1, 3 or 4).
 
     Returns:
-        picture: float32 in [0, 1], shape (height, width).
+        picture: uint8, shape (height, width).
         scale: of its pixels for one of the source's (as it is seen when upright).
 
     Raises:
@@ -110,7 +110,7 @@ def grey_levels(image: Image.Image) -> tuple[np.ndarray, float]:
         behind = Image.new("LA", image.size, (255 if ink < 128 else 0, 255))  # what it shows up on
         image = Image.alpha_composite(behind.convert("RGBA"), image.convert("RGBA"))
     image = image.convert("L").resize(size, Image.Resampling.BICUBIC, reducing_gap=2)
-    return np.asarray(image, np.float32) / 255, scale * factor
+    return np.asarray(image), scale * factor
 
 
 def files_in(argument: str) -> list[Path | BinaryIO]:

@@ -25,12 +25,17 @@ def closing(values: np.ndarray, side: int) -> np.ndarray:
 def steepness(values: np.ndarray) -> np.ndarray:
     """The slope at each pixel: by how much values change per pixel (Sobel)."""
     x, y = (cv2.Sobel(values, cv2.CV_32F, dx, 1 - dx, borderType=MIRROR) for dx in (1, 0))
-    return np.hypot(x, y) / 8
+    return cv2.magnitude(x, y) / 8
 
 
-def rim(inside: np.ndarray) -> np.ndarray:
-    """The outermost pixels of a shape, bool, as the shape itself."""
-    return inside & (cv2.erode(inside.view(np.uint8), CROSS, borderValue=0) == 0)
+def framed(values: np.ndarray) -> np.ndarray:
+    """With a row or column of zeros on each side."""
+    return cv2.copyMakeBorder(values, 1, 1, 1, 1, cv2.BORDER_CONSTANT)
+
+
+def rim(inside: np.ndarray, neighbours: np.ndarray = CROSS) -> np.ndarray:
+    """The pixels of a shape with a neighbour outside it, bool, as the shape itself."""
+    return inside & (cv2.erode(inside.view(np.uint8), neighbours, borderValue=0) == 0)
 
 
 def label(mask: np.ndarray, neighbours: int) -> tuple[np.ndarray, np.ndarray]:
