@@ -91,7 +91,8 @@ def predict(images: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
 def classify(pictures: Iterable[Picture]) -> list[Digits]:
     """Find and classify the digits of pictures.
 
-    It may be called by several threads at once. Run it from the project's folder.
+    It may be called by several threads at once. Run it from the project's folder. Images that are
+    prepared as MNIST's already may go to `predict`, thousands at once.
 
     Args:
         pictures: paths, open files, Pillow images, or arrays: uint8, or float in [0, 1], of shape

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.random import Generator
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
+from skimage import data
 
 FONTS = ("DejaVuSans", "DejaVuSans-Oblique", "DejaVuSans-Bold", "DejaVuSansMono", "DejaVuSerif")
 FONTS += ("DejaVuSerif-Italic", "STIXGeneral", "STIXGeneralItalic", "cmr10", "cmss10")
@@ -120,6 +121,7 @@ class Kind(NamedTuple):
     quality: int = 90  # of the JPEG
     tilt: float = 0.0  # degrees either way
     photo: bool = False  # in perspective, on a dark table
+    table: tuple[str, ...] = ()  # one of these pictures of scikit-image instead
     inverted: bool = False
 
 
@@ -142,6 +144,7 @@ KINDS = {
     "blurred": Kind(blur=2.2, quality=50),
     "photo": Kind(photo=True, shadow=0.4, noise=0.02, quality=60),
     "photo, squared": Kind(photo=True, squared=True, shade=0.4, noise=0.02, quality=60),
+    "photo, rough table": Kind(photo=True, table=("brick", "gravel", "grass"), shadow=0.4),
     "printed": Kind(source="printed"),
     "single strokes": Kind(source="drawn"),
 }
@@ -226,7 +229,7 @@ def light(shape: tuple[int, int], kind: Kind, rng: Generator) -> np.ndarray:
 def photographed(
     scene: np.ndarray, centres: np.ndarray, kind: Kind, rng: Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The page turned by up to `tilt` degrees, or as a camera above a dark table sees it."""
+    """The page turned by up to `tilt` degrees, or as a camera above a table sees it."""
     height, width = scene.shape
     corners = np.array([(0, 0), (width, 0), (width, height), (0, height)], float)
     if kind.photo:
@@ -240,9 +243,13 @@ def photographed(
     forward, back = homography(corners, moved), homography(moved, corners)
     rows, columns = np.indices(scene.shape)
     x, y = projected(back, np.stack([columns.ravel(), rows.ravel()], axis=1)).T
-    mode = {"mode": "constant", "cval": 0.25} if kind.photo else {"mode": "nearest"}
+    mode = {"mode": "constant", "cval": np.nan} if kind.photo else {"mode": "nearest"}
     warped = ndimage.map_coordinates(scene, [y, x], order=1, **mode).reshape(scene.shape)
-    return warped, projected(forward, centres)
+    table = np.full(scene.shape, 0.25, np.float32)
+    if kind.table:
+        texture = Image.fromarray(getattr(data, rng.choice(kind.table))())
+        table = np.asarray(texture.resize((width, height)), np.float32) / 255
+    return np.where(np.isnan(warped), table, warped), projected(forward, centres)
 
 
 def homography(source: np.ndarray, target: np.ndarray) -> np.ndarray:
