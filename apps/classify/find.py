@@ -12,6 +12,8 @@ from apps.classify.ink import ink_contrast
 from apps.classify.operations import CROSS
 from apps.classify.strokes import Strokes, candidates, find_strokes, is_digit_shape, is_written
 
+BAR = 0.25  # of its height, what is narrower is a 1, or the edge of a shadow, a gap between things
+
 
 class Found(NamedTuple):
     """The digits of a picture.
@@ -40,6 +42,9 @@ def find_digits(picture: np.ndarray, single: bool = False) -> Found:
         boxes, groups = group_strokes(numbers, least, strokes, single)
         if groups or not len(numbers):
             break
+    width, height = (boxes[:, 2:] - boxes[:, :2]).T
+    if other and (width < BAR * height).all():  # bars alone are not believed, then
+        boxes, groups = boxes[:0], []
     rows = rows_of(boxes)
     tops = np.array([boxes[rows == row, 1].mean() for row in range(rows.max(initial=-1) + 1)])
     places = np.argsort(np.argsort(tops))[rows] if len(rows) else rows

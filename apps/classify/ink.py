@@ -121,7 +121,7 @@ def remove_lines(contrast: np.ndarray, level: float, long: int) -> None:
     run = max(9, long // 16) | 1
     if height < 15 or width <= 2 * run:
         return
-    step = max(1, width // 200)
+    step = max(1, width // 100)
     sample = np.ascontiguousarray(contrast[:, ::step])
     widest = int(max(6, long / 120)) | 1
     slope = np.tan(np.radians(tilt_of(without_tall(sample, widest), level, step)))

@@ -19,6 +19,9 @@ PARTS = 600  # strokes at most: grouping compares them in pairs
 CLUTTER = 0.08  # of the ink's contrast: what is around a digit on paper, at most (root mean square)
 UNEVEN = 0.16  # of the ink's contrast: its standard deviation within a pen's strokes, at most
 SMALL, OF_SMALL = 40, 0.25  # pixels: in a smaller digit, blur leaves no part of a stroke as it was
+CLEAN = (
+    0.01  # clutter: on a background as clean as this, ink may be as uneven, too: enlarged images
+)
 
 
 class Strokes(NamedTuple):
@@ -182,6 +185,6 @@ def is_written(box: tuple, numbers: np.ndarray, strokes: Strokes, shapes: np.nda
     inner = whole & ~rim(whole, SQUARE)
     ink = strokes.ruled[place][inner if inner.sum() > 4 else whole]  # lines cross it unseen
     ink = ink[:: len(ink) // 2000 + 1]
-    clutter = np.sqrt(np.square(around, dtype=float).sum() / max(len(around), 1))
-    uneven = UNEVEN if side >= SMALL else OF_SMALL
-    return bool(clutter < CLUTTER * np.median(ink) and ink.std() < uneven * ink.mean())
+    clutter = np.sqrt(np.square(around, dtype=float).sum() / max(len(around), 1)) / np.median(ink)
+    uneven = UNEVEN if side >= SMALL and clutter > CLEAN else OF_SMALL
+    return bool(clutter < CLUTTER and ink.std() < uneven * ink.mean())
