@@ -1,4 +1,4 @@
-"""Where the digits of a picture are: the strokes of its ink (ink.py, strokes.py), grouped.
+"""Where the digits of a picture are: the strokes of its ink (ink.py, lines.py, strokes.py).
 
 Broken strokes are put together, what cannot be a digit is dropped, the rest is sorted into rows.
 """
@@ -49,16 +49,19 @@ def find_digits(picture: np.ndarray, single: bool = False) -> Found:
     tops = np.array([boxes[rows == row, 1].mean() for row in range(rows.max(initial=-1) + 1)])
     places = np.argsort(np.argsort(tops))[rows] if len(rows) else rows
     order = np.lexsort((boxes[:, 0], places))
-    inks = []
-    for number in order:
-        left, top, right, bottom = boxes[number]
-        place = slice(top, bottom), slice(left, right)
-        part = strokes.within(place, groups[number]).view(np.uint8)
-        part = cv2.dilate(part, CROSS, iterations=2) > 0  # the soft edge of the stroke
-        values = strokes.contrast[place]
-        peak = np.percentile(values[part][:: part.size // 5000 + 1], 90)
-        inks.append(np.where(part, np.clip(values / peak, 0, 1), 0).astype(np.float32))
+    inks = [ink_of(boxes[number], groups[number], strokes) for number in order]
     return Found(boxes[order], places[order], inks)
+
+
+def ink_of(box: np.ndarray, numbers: np.ndarray, strokes: Strokes) -> np.ndarray:
+    """How much ink each pixel of the box has from these strokes, float32 in [0, 1]."""
+    left, top, right, bottom = box
+    place = slice(top, bottom), slice(left, right)
+    part = strokes.within(place, numbers).view(np.uint8)
+    part = cv2.dilate(part, CROSS, iterations=2) > 0  # the soft edge of the stroke
+    values = strokes.contrast[place]
+    peak = np.percentile(values[part][:: part.size // 5000 + 1], 90)
+    return np.where(part, np.clip(values / peak, 0, 1), 0).astype(np.float32)
 
 
 def group_strokes(

@@ -14,7 +14,7 @@ from sklearn.cluster import KMeans
 from sklearn.preprocessing import normalize
 from tqdm import tqdm
 
-from apps.classify import Digits, classify_one, negatives, predict, predictors, reject
+from apps.classify import Digits, classify_one, glyphs, negatives, predict, predictors, reject
 from apps.classify import pages as drawing
 from apps.classify.prepare import prepare
 from apps.classify.reject import Rejection
@@ -70,7 +70,7 @@ def choose(dataset: str, names: tuple[str, ...]) -> Rejection:
     step = -(-len(labels) // GROUPED)
     images, labels = prepare(images[::step, ..., 0]), labels[::step]
     if names == LABELS:
-        inks, of_inks = drawing.other_styles(np.random.default_rng(SEED), OTHERS)
+        inks, of_inks = glyphs.other_styles(np.random.default_rng(SEED), OTHERS)
         images, labels = np.concatenate([images, prepare(inks)]), np.append(labels, of_inks)
     centres = centres_of(images, labels, len(names))
     known = Rejection(dataset, names, 0.0, np.float32(np.float16(centres)))  # as it is stored

@@ -8,11 +8,6 @@ CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 MIRROR = cv2.BORDER_REFLECT  # beyond its border, a picture is mirrored
 
 
-def mean(values: np.ndarray, side: int) -> np.ndarray:
-    """The mean of the square around each pixel."""
-    return cv2.blur(values, (side, side), borderType=MIRROR)
-
-
 def closing(values: np.ndarray, side: int) -> np.ndarray:
     """The grey closing with a square: what is darker and narrower than it is filled.
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from apps.classify.ink import remove_lines
+from apps.classify.lines import remove_lines
 from apps.classify.operations import SQUARE, framed, label, rim, steepness
 
 MANY = 200  # specks that are too small for a digit make a picture noisy
@@ -19,9 +19,7 @@ PARTS = 600  # strokes at most: grouping compares them in pairs
 CLUTTER = 0.08  # of the ink's contrast: what is around a digit on paper, at most (root mean square)
 UNEVEN = 0.16  # of the ink's contrast: its standard deviation within a pen's strokes, at most
 SMALL, OF_SMALL = 40, 0.25  # pixels: in a smaller digit, blur leaves no part of a stroke as it was
-CLEAN = (
-    0.01  # clutter: on a background as clean as this, ink may be as uneven, too: enlarged images
-)
+CLEAN = 0.01  # clutter at most of an enlarged image, in which blur does the same to large digits
 
 
 class Strokes(NamedTuple):
