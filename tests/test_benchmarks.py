@@ -54,7 +54,6 @@ def test_the_committed_table_sums_up_the_committed_runs():
         for (name, seed), run in epochs.groupby(["contender", "seed"], sort=False)
     }
     found = bench.table(runs, np.zeros(10_000)).set_index("contender")
-    assert len(found.columns) == 9
     pd.testing.assert_frame_equal(found, kept[found.columns], rtol=1e-4, check_dtype=False)
 
 
