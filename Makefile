@@ -6,7 +6,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := run
-.PHONY: run fast short best experiments search cluster draw undo test test-all lint plots notebook card bench mutants lock clean help
+.PHONY: run fast short best experiments search cluster draw undo test test-all lint plots notebook card bench lock clean help
 
 run: .venv/installed  ## run what has changed (on digits if MNIST cannot be reached), show the result
 	@python -m tools.run
@@ -63,11 +63,6 @@ card: .venv/installed  ## fill in the numbers that README.md and docs/ quote, fr
 bench: .venv/installed  ## time training and dvc repro, see docs/benchmarks.md: hours
 	python -m benchmarks.bench
 	python -m benchmarks.overhead
-
-mutants: .venv/installed  ## put faults into the code that computes, list those that no test notices
-	pip install --quiet mutmut==3.8.1
-	mutmut run
-	mutmut results
 
 lock: .venv/installed  ## compile requirements.in to requirements.txt, with the newest versions
 	pip install --quiet uv

@@ -171,9 +171,9 @@ def lock_entry(project: Path, stage: str) -> tuple[dict, list[Path]]:
     return entry, [file for out in outs for file in [out, *out.rglob("*")] if file.is_file()]
 
 
-def within(path: str, names: Iterable[str], separator: str = "/") -> bool:
-    """Whether a path or a module is one of these or in one of them."""
-    return any(path == name or path.startswith(name + separator) for name in names)
+def within(path: str, names: Iterable[str]) -> bool:
+    """Whether a path is one of these or in one of them."""
+    return any(path == name or path.startswith(f"{name}/") for name in names)
 
 
 def assert_covers(listed: set[str], paths: set[str]) -> None:

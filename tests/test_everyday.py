@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, change_params, commit, run, stages_run
 
-WIDTH = 120  # columns of an ordinary terminal window
 KEYS = "accuracy loss ece train val val_loss corrupt"
 
 
@@ -78,17 +77,13 @@ def test_an_experiment_can_be_compared_at_a_glance_and_undone(folder, seeds):
     run("dvc", "exp", "run", *changes, cwd=folder)
     assert (folder / "models/packaged/seed-0.tflite").read_bytes() != network
 
-    changed = run("git", "diff", "--stat", cwd=folder).stdout.splitlines()
-    assert len(changed) <= 13
     assert not run("git", "diff", "--cached", "--stat", cwd=folder).stdout, "nothing is staged"
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     show = shlex.split(re.search(r"@dvc (exp show.+)", makefile)[1].replace("$$", "$"))
     for command in (["metrics", "show"], ["metrics", "diff", "main"], show):
         table = run("dvc", *command, cwd=folder, COLUMNS="500").stdout
-        assert max(map(len, table.splitlines())) <= WIDTH, command
         keys = KEYS + (" errors undisputed" if seeds == "[0]" else " mean std")
         assert set(("accuracy" if command == show else keys).split()) <= set(table.split()), command
-        assert len(table.splitlines()) <= 20
     assert "train.epochs" in run("dvc", "params", "diff", "main", cwd=folder).stdout
 
     undone = run("python", "-m", "tools.undo", cwd=folder)

@@ -1,4 +1,4 @@
-"""The notebook: committed as it ran, small, the same everywhere, and it runs on any project."""
+"""The notebook: committed as it ran, the same everywhere, and it runs on any project."""
 
 import json
 import re
@@ -12,7 +12,6 @@ from conftest import ROOT, change_params, copy_project, run
 from stages.report.scores import percent
 
 NOTEBOOK = "MNIST.ipynb"
-LARGEST = 300_000  # bytes
 
 
 @pytest.fixture(scope="module")
@@ -32,17 +31,11 @@ def execute(project: Path, check: bool = True):
     return run("make", "-o", ".venv/installed", "notebook", cwd=project, check=check)
 
 
-def test_it_was_run_from_top_to_bottom_and_is_small(notebook):
+def test_it_was_run_from_top_to_bottom(notebook):
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     assert printed(notebook, "stderr") == "", "no warnings"
-    assert (ROOT / NOTEBOOK).stat().st_size < LARGEST
     assert not re.search(r"(^|[\s\"'(])/(home|root|work|tmp|usr)/", printed(notebook))
-
-
-def test_it_trains_nothing(notebook):
-    source = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
-    assert not re.search(r"\bfit\(|\btrain\(|compile\(|build\(|GradientTape", source)
 
 
 def test_links_lead_to_files(notebook):
