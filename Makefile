@@ -6,7 +6,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := run
-.PHONY: run fast short best experiments search cluster draw undo test test-all lint plots notebook card bench lock clean help
+.PHONY: run fast short best experiments cluster draw undo test test-all lint plots notebook card bench lock clean help
 
 run: .venv/installed  ## run what has changed (on digits if MNIST cannot be reached), show the result
 	@python -m tools.run
@@ -18,11 +18,7 @@ fast short best: .venv/installed
 	@set -f; python -m tools.run $$(cat presets/$@.txt)
 
 experiments: .venv/installed  ## show all experiments side by side
-	@dvc exp show --no-pager --only-changed --keep 'accuracy|corrupt|val_loss' --drop 'Created|errors|loss|ece|undisputed|train$$|val$$|std|.*/.*'
-
-search: .venv/installed  ## search for better params: hours, see docs/scaling.md
-	@grep '^optuna' requirements-scaling.txt | python -m pip install --quiet -r /dev/stdin
-	@python -m tools.search
+	@dvc exp show --no-pager --only-changed --keep 'accuracy|corrupt|val_loss' --drop 'Created|Executor|errors|loss|ece|undisputed|train$$|val$$|std|.*/.*'
 
 draw: .venv/installed  ## open the page to draw on, with the trained network in it
 	@dvc repro --quiet apps/dvc.yaml:export
@@ -60,7 +56,7 @@ notebook: .venv/installed  ## run MNIST.ipynb from top to bottom, with what the 
 card: .venv/installed  ## fill in the numbers that README.md and docs/ quote, from the last run
 	python -m tools.card
 
-bench: .venv/installed  ## time training and dvc repro, see docs/benchmarks.md: hours
+bench: .venv/installed  ## time training and dvc repro, see docs/benchmarks.md: an hour
 	python -m benchmarks.bench
 	python -m benchmarks.overhead
 

@@ -1,13 +1,18 @@
 """A day with the project: change something, compare, go back. Real DVC commands on `digits`."""
 
+import io
 import re
 import shlex
 import shutil
+import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from conftest import ROOT, change_params, commit, run, stages_run
 
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+SHOW = shlex.split(re.search(r"@dvc (exp show.+)", MAKEFILE)[1].replace("$$", "$"))
 KEYS = "accuracy loss ece train val val_loss corrupt"
 
 
@@ -78,12 +83,10 @@ def test_an_experiment_can_be_compared_at_a_glance_and_undone(folder, seeds):
     assert (folder / "models/packaged/seed-0/model.tflite").read_bytes() != network
 
     assert not run("git", "diff", "--cached", "--stat", cwd=folder).stdout, "nothing is staged"
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    show = shlex.split(re.search(r"@dvc (exp show.+)", makefile)[1].replace("$$", "$"))
-    for command in (["metrics", "show"], ["metrics", "diff", "main"], show):
+    for command in (["metrics", "show"], ["metrics", "diff", "main"], SHOW):
         table = run("dvc", *command, cwd=folder, COLUMNS="500").stdout
         keys = KEYS + (" errors undisputed" if seeds == "[0]" else " mean std")
-        assert set(("accuracy" if command == show else keys).split()) <= set(table.split()), command
+        assert set(("accuracy" if command == SHOW else keys).split()) <= set(table.split()), command
     assert "train.epochs" in run("dvc", "params", "diff", "main", cwd=folder).stdout
 
     undone = run("python", "-m", "tools.undo", cwd=folder)
@@ -92,6 +95,24 @@ def test_an_experiment_can_be_compared_at_a_glance_and_undone(folder, seeds):
     name = re.search(r"dvc exp apply (\S+?)[`.\s]", undone.stdout)[1]
     run("dvc", "exp", "apply", name, cwd=folder)
     assert "epochs: 20" in (folder / "params.yaml").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_params_are_searched_with_the_queue(folder):
+    """As docs/scaling.md says; `dvc queue status` is not asked, it can end a worker at work."""
+    values = "-S train.learning_rate=choice(0.01,0.02) -S train.epochs=2"
+    run("dvc", "exp", "run", "--queue", "-n", "rate", *values.split(), "package", cwd=folder)
+    run("dvc", "queue", "start", cwd=folder)
+    deadline = time.monotonic() + 600
+    while (found := run("git", "for-each-ref", "refs/exps", cwd=folder).stdout).count("/rate-") < 2:
+        assert time.monotonic() < deadline, found
+        time.sleep(1)
+    table = io.StringIO(run("dvc", *SHOW, "--csv", cwd=folder).stdout)
+    losses = pd.read_csv(table, index_col="Experiment")["val_loss"].filter(regex="^rate-")
+    assert losses.nunique() == 2, losses
+    run("dvc", "exp", "apply", losses.idxmin(), cwd=folder)
+    ran = stages_run(run("dvc", "repro", cwd=folder))
+    assert ran == {"evaluate", "robustness"}
 
 
 def test_a_wrong_value_is_refused_in_our_words_and_is_not_kept(tmp_path):
