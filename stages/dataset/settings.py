@@ -1,11 +1,14 @@
 """The sections `download` and `preprocess` of params.yaml."""
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import BeforeValidator
 
 from stages.base.params import Section, Seed
 from stages.base.stage import UserError
+
+UNREACHABLE = Path(".dvc/tmp/unreachable")  # download notes here that it could reach no source
 
 
 def _number_or_share(value: object) -> object:
