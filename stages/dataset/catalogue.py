@@ -21,6 +21,7 @@ from stages.base.stage import UserError
 from stages.dataset import idx
 
 CATALOGUE = Path(__file__).with_name("catalogue.yaml")
+UNREACHABLE = Path(".dvc/tmp/unreachable")  # download notes here that it could reach no source
 
 
 class File(BaseModel):
