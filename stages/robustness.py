@@ -48,7 +48,9 @@ def main() -> None:
         write_csv(new(CORRUPTION_ERRORS), frame, index_label="corruption")
         pictures.save(pictures.corruptions(examples, labels[0], classes), new(EXAMPLES))
     mean, most = scores.percent(counted.mean()), scores.percent(counted.max())
-    print(f"{len(counted)} corruptions: error {mean} on average, at most {most} ({counted.idxmax()})")
+    print(
+        f"{len(counted)} corruptions: error {mean} on average, at most {most} ({counted.idxmax()})"
+    )
 
 
 if __name__ == "__main__":

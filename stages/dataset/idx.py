@@ -116,7 +116,9 @@ def writing(path: Path, shape: tuple[int, ...]) -> Iterator[Callable[[np.ndarray
     def append(items: np.ndarray) -> None:
         nonlocal left
         if items.dtype != np.uint8 or items.shape[1:] != shape[1:]:
-            raise ValueError(f"{path}: expected uint8 {shape[1:]}, found {items.dtype} {items.shape}")
+            raise ValueError(
+                f"{path}: expected uint8 {shape[1:]}, found {items.dtype} {items.shape}"
+            )
         left -= items.size
         file.write(items.tobytes())
 
@@ -127,7 +129,9 @@ def writing(path: Path, shape: tuple[int, ...]) -> Iterator[Callable[[np.ndarray
             file.write(struct.pack(f">{1 + len(shape)}I", magic, *shape))
             yield append
         if left:
-            raise ValueError(f"{path}: expected items of the shape {shape}, {left} bytes are missing")
+            raise ValueError(
+                f"{path}: expected items of the shape {shape}, {left} bytes are missing"
+            )
 
 
 def write(path: Path, items: np.ndarray) -> None:

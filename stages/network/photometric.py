@@ -19,6 +19,7 @@ from stages.network.runtime import tf
 
 SIDE = 28  # pixels: lengths below are for images of MNIST's size, and grow with the image
 
+
 def illumination(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Grey paper, shadow or fog: a smooth random field hides up to 75 % of the contrast."""
     count, height, width, _ = images.shape

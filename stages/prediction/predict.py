@@ -81,6 +81,27 @@ class Predictor:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
+def predict_int8(path: Path, images: np.ndarray) -> np.ndarray:
+    """What an int8 file predicts (see export.py).
+
+    Args:
+        path: of the file.
+        images: uint8, shape (N, height, width, channels), N at least 1.
+
+    Returns:
+        Logits, float32, shape (N, classes).
+    """
+    with silent_stderr():
+        interpreter = Interpreter(str(path), num_threads=THREADS)
+        runner = interpreter.get_signature_runner("predict")
+    scale, zero = runner.get_output_details()["logits"]["quantization"]
+    parts = [
+        runner(images=np.int8(np.int16(images[start : start + BATCH]) - 128))["logits"]
+        for start in range(0, len(images), BATCH)
+    ]
+    return (np.concatenate(parts).astype(np.float32) - zero) * scale
+
+
 class Ensemble:
     """The packaged models of some seeds, which predict together: the mean of their probabilities.
 
