@@ -146,7 +146,7 @@ def test_a_missing_file_is_named_and_yaml_cannot_make_objects(folder):
 
 def pins(**changes: str) -> str:
     """A requirements.txt of the decisive packages as installed, but for `changes`."""
-    found = {name: metadata.version(name) for name in versions.DECISIVE} | changes
+    found = {name: versions.installed(name) for name in versions.DECISIVE} | changes
     lines = [f"{name}=={version}  # via something\n" for name, version in found.items() if version]
     return "# a comment\n" + "".join(lines)
 
@@ -155,7 +155,7 @@ def test_it_notes_the_versions_that_decide_the_results_and_no_others(folder):
     environment.main()
     before = NOTED.read_bytes()
     noted = dict(line.split("==") for line in before.decode().splitlines())
-    assert noted == {name: metadata.version(name) for name in versions.DECISIVE}
+    assert noted == {name: versions.installed(name) for name in versions.DECISIVE}
     with open("requirements.txt", "a", encoding="utf-8") as file:
         file.write("sampleproject==1.0\n")
     environment.main()
@@ -167,6 +167,26 @@ def test_markers_choose_the_pin_for_this_python(folder):
     text += f"numpy=={metadata.version('numpy')} ; python_full_version >= '3.0'\n"
     Path("requirements.txt").write_text(text, encoding="utf-8")
     environment.main()
+
+
+@pytest.mark.parametrize("build", ["tensorflow", "tensorflow-cpu"])
+@pytest.mark.parametrize("pinned", ["tensorflow", "tensorflow-cpu"])
+def test_either_build_of_tensorflow_is_accepted(folder, monkeypatch, build, pinned):
+    known = {name: metadata.version(name) for name in versions.DECISIVE if name != "tensorflow"}
+    known[build] = "2.99.0"
+
+    def version(name: str) -> str:
+        if name not in known:
+            raise metadata.PackageNotFoundError(name)
+        return known[name]
+
+    text = pins(tensorflow="") + f"{pinned}==2.99.0 ; sys_platform == 'linux'\n"
+    monkeypatch.setattr(metadata, "version", version)
+    Path("requirements.txt").write_text(text.replace("2.99.0", "2.98.0"), encoding="utf-8")
+    assert "expected tensorflow 2.98.0, found 2.99.0" in refusal()
+    Path("requirements.txt").write_text(text, encoding="utf-8")
+    environment.main()
+    assert "tensorflow==2.99.0\n" in NOTED.read_text(encoding="utf-8")
 
 
 def test_another_version_or_a_missing_pin_is_refused(folder):

@@ -1,11 +1,13 @@
 """The versions of the packages that decide results.
 
-requirements.txt pins some 250 packages; a new version of most changes no result. Those that do are
+requirements.txt pins some 150 packages; a new version of most changes no result. Those that do are
 noted in a file that training depends on: with another version of TensorFlow the networks are
-trained again, with another version of pytest they are not.
+trained again, with another version of pytest they are not. `tensorflow-cpu` is TensorFlow without
+its parts for GPUs: the same code, so either will do.
 """
 
 import re
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
@@ -29,14 +31,12 @@ def check(source: Path) -> dict[str, str]:
     Raises:
         UserError: a package is missing, not pinned, or installed in another version.
     """
-    pins = re.findall(r"^([\w-]+)==(\S+)", source.read_text(encoding="utf-8"), re.MULTILINE)
+    text = source.read_text(encoding="utf-8")
+    pins = re.findall(r"^([\w-]+?)(?:-cpu)?==(\S+)", text, re.MULTILINE)
     versions, faults = {}, []
     for name in DECISIVE:
-        expected = [version for pinned, version in pins if pinned == name]
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = "none"
+        expected = dict.fromkeys(version for pinned, version in pins if pinned == name)
+        versions[name] = installed(name)
         if versions[name] not in expected:
             wanted = " or ".join(expected) or "(no pin: run `make lock`)"
             faults.append(f"{name} {wanted}, found {versions[name]}")
@@ -46,3 +46,11 @@ def check(source: Path) -> dict[str, str]:
             "`pip install -r requirements.txt`; to change a version, change it there"
         )
     return versions
+
+
+def installed(name: str) -> str:
+    """The version of a package or of its build for CPUs, or "none"."""
+    for build in (f"{name}-cpu", name):
+        with suppress(metadata.PackageNotFoundError):
+            return metadata.version(build)
+    return "none"
