@@ -18,11 +18,12 @@ import numpy as np
 from apps.classify import reject
 from apps.classify.find import find_digits
 from apps.classify.load import Picture, load
-from apps.classify.prepare import prepare
+from apps.classify.prepare import prepare, whole
 from stages.base.stage import UserError
 from stages.prediction.predict import Predictor, load_results
 
 SINGLE = 32  # pixels of the longer side: a picture as small as MNIST's shows one digit
+SQUARE = 0.4, 1.6  # width to height of a picture that may show one digit
 LOCK = threading.Lock()  # a LiteRT interpreter serves one call at a time
 
 
@@ -117,5 +118,13 @@ def classify_one(picture: Picture, known: reject.Rejection | None = None) -> Dig
     if len(images):
         probabilities, features = predict(images)
         accepted = known.accepts(probabilities, features)
-    labels, boxes = probabilities.argmax(axis=1), found.boxes / scale
-    return Digits(labels, probabilities, accepted, boxes, found.rows, images, known.names)
+    boxes, rows = found.boxes, found.rows
+    height, width = values.shape
+    if not accepted.any() and SQUARE[0] <= width / height <= SQUARE[1]:
+        one = whole(values)[None]
+        of_one, features = predict(one)
+        if known.accepts(of_one, features).all():  # nothing else was believed: it is one digit
+            images, probabilities, accepted = one, of_one, np.ones(1, bool)
+            boxes, rows = np.array([[0, 0, width, height]]), np.zeros(1, int)
+    labels = probabilities.argmax(axis=1)
+    return Digits(labels, probabilities, accepted, boxes / scale, rows, images, known.names)
