@@ -99,9 +99,7 @@ def describe(name: str, entry: Entry, folder: Path) -> DatasetInfo:
     )
 
 
-def _fetch(
-    name: str, file: File, kept: Path, sources: list[str], mirror: str | None
-) -> str:
+def _fetch(name: str, file: File, kept: Path, sources: list[str], mirror: str | None) -> str:
     """Get one file into `kept` from the first source that has it; return that source."""
     causes, kind = "", NoSourceError
     for source in sources:

@@ -16,8 +16,6 @@ import yaml
 from browser import CHROMIUM, Tab, chromium
 from xdist.scheduler import LoadScopeScheduling
 
-from stages import environment
-
 ROOT = Path(__file__).resolve().parent.parent
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
@@ -90,12 +88,6 @@ def commit(project: Path, message: str) -> None:
     run("git", "commit", "-qm", message, cwd=project)
 
 
-def note_environment(folder: Path) -> None:
-    """What the stage `environment` does, in `folder`."""
-    shutil.copy(ROOT / "requirements.txt", folder)
-    run_stage(environment.main, folder)
-
-
 def run_stage(main: Callable[[], None], folder: Path, *arguments: str) -> str:
     """Run a stage's `main` in `folder`, in this process; what it prints, to no terminal."""
     output = io.StringIO()
@@ -112,7 +104,6 @@ def small_project(folder: Path, **values) -> Path:
     shutil.copy(ROOT / "params.yaml", folder)
     small = {"seeds": [0, 3], "train__epochs": 2, "train__network__filters": [4, 8, 8]}
     change_params(folder, download__dataset="digits", **small | values)
-    note_environment(folder)
     return folder
 
 

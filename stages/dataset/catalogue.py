@@ -99,7 +99,9 @@ def find(name: str) -> Entry:
             + (f", found {fault['input']!r}" if fault["type"] != "missing" else "")
             for fault in error.errors()
         )
-        hint = " (text that looks like a number or yes/no needs quotes)" if "string" in faults else ""
+        hint = (
+            " (text that looks like a number or yes/no needs quotes)" if "string" in faults else ""
+        )
         raise UserError(f"{CATALOGUE}: {faults}{hint}") from None
 
 
