@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from sklearn.cluster import KMeans
 from sklearn.preprocessing import normalize
+from stages.dataset.settings import Download
 from tqdm import tqdm
 
 from apps.classify import Digits, classify_one, glyphs, negatives, predict, predictors, reject
@@ -22,7 +23,6 @@ from stages.base import arrays, params
 from stages.base.files import replacing_together, write_csv
 from stages.base.stage import run_stage
 from stages.dataset import catalogue
-from stages.dataset.settings import Download
 from stages.report import scores
 
 CONDITIONS = Path("metrics/photos.csv")
