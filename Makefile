@@ -21,7 +21,7 @@ experiments: .venv/installed  ## show all experiments side by side
 	@dvc exp show --no-pager --only-changed --keep 'accuracy|corrupt|val_loss' --drop 'Created|Executor|errors|loss|ece|undisputed|train$$|val$$|std|.*/.*'
 
 draw: .venv/installed  ## open the page to draw on, with the trained network in it
-	@dvc repro --quiet apps/dvc.yaml:export
+	@python -m apps.draw
 	@echo "Opening models/exported/draw.html in a browser"
 	@python -m webbrowser "file://$(CURDIR)/models/exported/draw.html"
 
