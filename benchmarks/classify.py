@@ -91,7 +91,7 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as place:
         one, sheet, large = (Path(place, f"{name}.jpg") for name in ("one", "sheet", "large"))
-        digit = arrays.load_split("test")[0][0, :, :, 0]
+        digit = data.scaled(data.load_split("test").images[0, :, :, 0])
         Image.fromarray(np.uint8(255 - 255 * digit)).save(one, quality=95)
         page(sheet, (1600, 800))
         page(large, LARGE, GRAIN)

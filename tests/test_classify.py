@@ -202,9 +202,9 @@ def test_labels_of_another_dataset_are_said_to_be_its(finished):
     assert "trained on digits" in command(finished, "photos/plain.png").stderr
 
 
-@pytest.mark.parametrize("name", ["models/classify/centres.npy", "models/packaged/package.json"])
+@pytest.mark.parametrize("name", ["held.npz", "model.json"])
 def test_without_a_network_it_says_what_to_run(folder, name):
-    (folder / name).unlink()
+    (folder / "models/packaged/seed-0" / name).unlink()
     result = command(folder, "photos/plain.png", check=False)
     assert result.returncode == 1
     assert "`dvc repro apps/dvc.yaml`" in result.stderr

@@ -11,7 +11,7 @@ from ai_edge_litert.interpreter import Interpreter
 from browser import Tab
 from conftest import ROOT, change_params, contents, packaged, run_stage
 
-from apps.draw import __main__ as draw
+from apps.draw import __main__ as drawing
 from stages import package
 from stages.base.settings import Network
 from stages.base.stage import UserError
@@ -55,7 +55,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("draw")
     packaged(folder, seeds=[0], train__network__filters=[6, 5, 9, 8])
     (folder / "apps").symlink_to(ROOT / "apps")
-    run_stage(draw.main, folder)
+    run_stage(drawing.main, folder)
     return folder
 
 
@@ -69,7 +69,7 @@ def mnist(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).symlink_to(ROOT / name)
     shutil.copy(ROOT / "params.yaml", folder)
-    run_stage(draw.main, folder)
+    run_stage(drawing.main, folder)
     return folder
 
 
@@ -98,7 +98,7 @@ def test_the_int8_file_computes_in_whole_numbers_up_to_the_logits(finished):
 
 def test_the_same_models_give_the_same_bytes(folder):
     before = contents(folder / "models/exported")
-    run_stage(draw.main, folder)
+    run_stage(drawing.main, folder)
     assert contents(folder / "models/exported") == before
 
 
@@ -142,7 +142,7 @@ def assert_page_predicts_like(tab: Tab, folder: Path, count: int, limit: float) 
     expected = outputs["probabilities"]
     centres = predictor.held["centres"]
     likeness = rejection.likeness(outputs["features"], expected.argmax(axis=1), centres)
-    tab.open(folder / draw.PAGE)
+    tab.open(folder / drawing.PAGE)
     for start in range(0, count, 500):
         values = shown[start : start + 500].reshape(-1, 784).tolist()
         script = f"{json.dumps(values)}.map((image) => look(image.map((value) => value / 255)))"
@@ -156,7 +156,7 @@ def assert_page_predicts_like(tab: Tab, folder: Path, count: int, limit: float) 
 
 def test_the_page_predicts_as_the_exported_network(tab, mnist):
     assert_page_predicts_like(tab, mnist, 200, 0.002)
-    assert (mnist / draw.PAGE).stat().st_size < 1_000_000
+    assert (mnist / drawing.PAGE).stat().st_size < 1_000_000
 
 
 def test_the_page_predicts_all_test_images_as_the_exported_network(tab, mnist):
@@ -172,7 +172,7 @@ def test_any_network_gets_a_page(tab, folder, shift):
         info |= {"subject": "articles of clothing", "classes": ["T-shirt/top", *"bcdefghij"]}
         path.write_text(json.dumps(info), encoding="utf-8")
     run_stage(package.main, folder, "--seed", "0")
-    run_stage(draw.main, folder)
+    run_stage(drawing.main, folder)
     assert_page_predicts_like(tab, folder, 50, 0.005)
     assert tab.run("document.title") == "Articles of clothing"
     assert tab.run("document.querySelector('#bars').innerText").startswith("T-shirt/top")
@@ -234,16 +234,16 @@ def assert_drawn_digits_are_correct(tab: Tab, page: Path, touch: bool, **place: 
 
 @pytest.mark.parametrize("touch", [False, True])
 def test_drawn_digits_are_correct(tab, mnist, touch):
-    assert_drawn_digits_are_correct(tab, mnist / draw.PAGE, touch)
+    assert_drawn_digits_are_correct(tab, mnist / drawing.PAGE, touch)
 
 
 @pytest.mark.parametrize(("size", "corner"), [(0.35, 0.02), (0.35, 0.6), (1.2, -0.1)])
 def test_drawn_digits_are_correct_in_a_corner_and_over_the_edge(tab, mnist, size, corner):
-    assert_drawn_digits_are_correct(tab, mnist / draw.PAGE, False, size=size, corner=corner)
+    assert_drawn_digits_are_correct(tab, mnist / drawing.PAGE, False, size=size, corner=corner)
 
 
 def test_probabilities_move_before_the_pen_lifts(tab, finished):
-    tab.open(finished / draw.PAGE)
+    tab.open(finished / drawing.PAGE)
     assert shown(tab, "answer") == shown(tab, "live") == ""
     seen = set()
     along = points(tab, WAYS[7][1])
@@ -267,7 +267,7 @@ def press(tab: Tab, key: str, ctrl: bool = False) -> None:
 
 
 def test_strokes_are_taken_back_and_cleared(tab, finished):
-    tab.open(finished / draw.PAGE)
+    tab.open(finished / drawing.PAGE)
     strokes = "items.length"
     empty = shown(tab, "bars")
     for way in ("M20 20H80", "M20 50H80", "M50 50V80"):
@@ -287,7 +287,7 @@ def test_strokes_are_taken_back_and_cleared(tab, finished):
 
 
 def test_a_finger_on_the_paper_does_not_scroll_the_page(tab, finished):
-    tab.open(finished / draw.PAGE, 390, 450, touch=True)
+    tab.open(finished / drawing.PAGE, 390, 450, touch=True)
     draw(tab, "M50 90V10", touch=True)
     assert tab.run("[scrollY, items.length]") == [0, 1]
     for height in (440, 300, 200, 100):  # beside the paper it does
@@ -300,7 +300,7 @@ def test_a_finger_on_the_paper_does_not_scroll_the_page(tab, finished):
 @pytest.mark.parametrize("light", [False, True])
 def test_a_photo_is_prepared_and_predicted(tab, mnist, light):
     """A test image on paper that darkens to one side, with a shadow's edge, dropped on the page."""
-    tab.open(mnist / draw.PAGE)
+    tab.open(mnist / drawing.PAGE)
     for index in range(10):
         digit = np.kron(images(mnist)[index, ..., 0], np.ones((12, 12)))
         paper = np.pad(1 - 0.8 * digit, 90, constant_values=1) * np.linspace(0.5, 0.9, 516)
@@ -344,7 +344,7 @@ CONTRASTS = """(() => {
 def test_all_is_legible_in_both_themes_and_at_hand_on_a_phone(tab, finished, theme):
     scheme = {"name": "prefers-color-scheme", "value": theme}
     tab.send("Emulation.setEmulatedMedia", features=[scheme])
-    tab.open(finished / draw.PAGE, 390, 844, touch=True)
+    tab.open(finished / drawing.PAGE, 390, 844, touch=True)
     draw(tab, WAYS[11][1], touch=True)
     reach = "[...document.querySelectorAll('#paper, .tools button, #bars li')].map((node) => {"
     reach += "const box = node.getBoundingClientRect(); return [box.right, box.bottom]; })"
@@ -360,7 +360,7 @@ def test_all_is_legible_in_both_themes_and_at_hand_on_a_phone(tab, finished, the
 
 
 def test_keyboard_and_screen_reader_find_all_there_is(tab, finished):
-    tab.open(finished / draw.PAGE)
+    tab.open(finished / drawing.PAGE)
     draw(tab, WAYS[11][1])
     names = []
     for _ in range(4):
@@ -383,7 +383,7 @@ def test_keyboard_and_screen_reader_find_all_there_is(tab, finished):
 
 def test_the_page_asks_for_nothing_and_complains_of_nothing(tab, finished):
     for options in ({}, {"width": 320, "height": 600, "touch": True}):
-        tab.open(finished / draw.PAGE, **options)
+        tab.open(finished / drawing.PAGE, **options)
         draw(tab, WAYS[11][1])
         assert len(tab.happened("Network.requestWillBeSent")) == 1
         assert tab.faults() == []
