@@ -82,7 +82,7 @@ help:  ## list these
 	    "Python 3.11 to 3.13 is needed, $(PYTHON) is %d.%d: set PYTHON, as in make PYTHON=python3.12" % v)'
 	$(PYTHON) -m venv .venv
 	@echo "Installing what $< lists (about 0.6 GB to download): half a minute to a few minutes"
-	-@grep '^uv==' requirements-dev.txt | $(pip) /dev/stdin
+	@grep '^uv==' requirements-dev.txt | $(pip) /dev/stdin 2>/dev/null || echo "Without uv: with pip"
 	$(install)
 	@touch $@
 
@@ -93,4 +93,5 @@ help:  ## list these
 # uv takes a tenth of pip's time. Where it can't be had, or doesn't find an index that only pip's
 # settings name, pip does the same.
 pip = $(BIN)/python -m pip install --quiet --disable-pip-version-check -r
-install = @$(BIN)/uv pip install --quiet --python $(BIN)/python -r $< || $(pip) $<
+uv = $(BIN)/uv pip install --quiet --python $(BIN)/python -r
+install = @test -x $(BIN)/uv && $(uv) $< || $(pip) $<
