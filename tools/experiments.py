@@ -141,7 +141,8 @@ def main() -> None:
     rows = [["name", *MEASURES, ["what was changed"]]]
     for name, commit, base, title in tried():
         values, changed = {}, title + (changes(commit, base) if base else [])
-        for stage in ("evaluate", "robustness", "package") if has_run(commit) else ():
+        first = load(commit, "params.yaml").get("seeds", [0])[0]
+        for stage in ("evaluate", "robustness", f"package/seed-{first}") if has_run(commit) else ():
             values |= load(commit, f"metrics/{stage}.json")
         found = [show(values[key]) if key in values else "-" for key, show in MEASURES.items()]
         rows.append([name, *found, changed or ["nothing"]])
