@@ -20,10 +20,10 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+from stages.report.settings import Robustness
 
 from stages.base import arrays, params
 from stages.report.corruptions import MNIST_C, corrupt
-from stages.report.settings import Robustness
 
 PRESETS = Path(__file__).resolve().parent.parent / "presets"  # options for `dvc exp run`
 MATRIX = 2048  # side of the square matrices whose product tells the machine's rate
@@ -124,11 +124,12 @@ def multiply_adds(model) -> int:
 
 def ours(name: str, seed: int, epochs: int | None, clock: Clock) -> dict:
     """The pipeline's training by a preset; its packaged network classifies the test images."""
+    from stages.network.settings import Train, folder_of
+    from stages.prediction.settings import Package
+
     from stages import package, train
     from stages.network import saved
-    from stages.network.settings import Train, folder_of
     from stages.prediction.predict import Predictor
-    from stages.prediction.settings import Package
     from stages.prediction.views import averaged_logits
 
     values = preset(name)

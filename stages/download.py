@@ -20,6 +20,7 @@ from stages.base.files import replacing, replacing_together
 from stages.base.stage import UserError, run_stage
 from stages.dataset import catalogue, digits, idx
 from stages.dataset.catalogue import UNREACHABLE, Entry, File
+from stages.dataset.folder import OWN, write_folder
 
 # Genuine files stay here: a second run, or one after a failure, need not download them again.
 KEPT = Path(".dvc/tmp/download")
@@ -184,11 +185,21 @@ def _transfer(url: str, target: Path, size: int) -> None:
 
 
 def main() -> None:
-    name = params.load().download.dataset
-    names = [*catalogue.names(), digits.NAME]
-    if name not in names:
-        known = ", ".join(names)
-        raise UserError(f"params.yaml: download.dataset: expected one of {known}, found {name!r}")
+    settings = params.load().download
+    name, published = settings.dataset, [*catalogue.names(), digits.NAME]
+    own = sorted(path.name for path in OWN.iterdir() if path.is_dir()) if OWN.is_dir() else []
+    if both := {*own} & {*published}:
+        raise UserError(f"{OWN / both.pop()}: a published dataset has this name: rename the folder")
+    if name in own:
+        data.write_info(write_folder(OWN / name, RAW, settings), RAW)
+        return
+    if name not in published:
+        known = ", ".join(published)
+        raise UserError(
+            f"params.yaml: download.dataset: expected one of {known}, or a folder in {OWN} (there: "
+            f"{', '.join(own) or 'none'}; DVC's queue and --temp see only what Git or `dvc add` "
+            f"tracks), found {name!r}"
+        )
     if name == digits.NAME:
         digits.write_digits(RAW)
         info = digits.INFO

@@ -7,13 +7,14 @@ images: they are loaded twice, block by block, and written to memory-mapped file
 their names only when all files have been loaded to the end: a damaged one changes nothing.
 """
 
+import json
 from pathlib import Path
 
 import numpy as np
 
 from stages.base import data, params
 from stages.base.data import PROCESSED, RAW, SPLITS, DatasetInfo
-from stages.base.files import replacing_together
+from stages.base.files import replacing_together, write_json
 from stages.base.settings import Preprocess
 from stages.base.stage import UserError, run_stage
 from stages.dataset import idx
@@ -66,6 +67,9 @@ def preprocess(raw: Path, processed: Path, settings: Preprocess) -> dict[str, in
                 own["disputed"] = info.disputed
             content = info.model_copy(update=own).model_dump_json(indent=2) + "\n"
             new(folder / "dataset.json").write_text(content, encoding="utf-8", newline="\n")
+            if split == "test" and (raw / "files.json").exists():  # of a folder of pictures
+                names = json.loads((raw / "files.json").read_text(encoding="utf-8"))["images"]
+                write_json(new(folder / "files.json"), [names[source][i] for i in numbers])
     return {split: len(parts[split][1]) for split in SPLITS}
 
 

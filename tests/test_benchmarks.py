@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 import yaml
 from conftest import ROOT, change_params, packaged, run
+from stages.network.settings import Network, Train
 
 from benchmarks import bench, contenders
 from stages.base import arrays
 from stages.dataset import digits
 from stages.dataset.catalogue import RAW
-from stages.network.settings import Network, Train
 from stages.prediction.predict import Predictor
 
 PRESETS = sorted((ROOT / "presets").glob("*.txt"))

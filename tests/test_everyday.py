@@ -107,7 +107,7 @@ def test_params_are_searched_with_the_queue(folder):
     while (found := run("git", "for-each-ref", "refs/exps", cwd=folder).stdout).count("/rate-") < 2:
         assert time.monotonic() < deadline, found
         time.sleep(1)
-    table = io.StringIO(run("dvc", *SHOW, "--csv", cwd=folder).stdout)
+    table = io.StringIO(run("dvc", "exp", "show", "--csv", cwd=folder).stdout)
     losses = pd.read_csv(table, index_col="Experiment")["val_loss"].filter(regex="^rate-")
     assert losses.nunique() == 2, losses
     run("dvc", "exp", "apply", losses.idxmin(), cwd=folder)

@@ -1,7 +1,6 @@
 """Every key of params.yaml acts, and rightly: a key of which this is not shown fails."""
 
 import functools
-import json
 import os
 import shutil
 from collections.abc import Callable

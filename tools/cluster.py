@@ -19,12 +19,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pandas as pd
+from stages.base.arrays import PROCESSED
+from stages.network.settings import folder_of
 
 from stages.base import params
-from stages.base.arrays import PROCESSED
 from stages.base.stage import UserError, run_stage
 from stages.base.versions import ENVIRONMENT
-from stages.network.settings import folder_of
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = Path(".dvc/tmp/cluster")

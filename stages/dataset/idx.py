@@ -1,7 +1,7 @@
 """IDX, the format of MNIST's files: four bytes of magic, the dimensions, then the bytes in C order.
 
 The reader trusts nothing: it checks the magic, the dimensions, the exact length both ways and
-gzip's checksum, and it never holds or unpacks more than the header declares and LIMIT allows.
+gzip's checksum, and it never holds more than a block or unpacks more than the header declares.
 Format: the section "The IDX file format" of http://yann.lecun.com/exdb/mnist/ (archived).
 """
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from stages.base.stage import UserError
 from stages.network.runtime import keras
-from stages.prediction.export import ScaleAndOffset, exact
+from stages.prediction.export import exact
 
 # In this order; those of a block may be repeated, the pooling may be missing.
 FIRST = ["images", "crop", "standardise"]

@@ -6,13 +6,12 @@ from zipfile import BadZipFile
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
-from scipy.special import softmax
 
 from stages.base.data import DatasetInfo, scaled
 from stages.base.quiet import silent_stderr
 from stages.base.stage import UserError
 from stages.prediction import rejection
-from stages.prediction.calibration import fit_temperature, mean_prediction
+from stages.prediction.calibration import fit_temperature, mean_prediction, softmax
 
 PACKAGED = Path("models/packaged")  # a folder per seed
 BATCH = 200  # images at a time: enough to keep the cores busy
@@ -124,9 +123,7 @@ class Ensemble:
         if any(each.info.classes != self.info.classes for each in self.predictors):
             raise UserError("the models are of different datasets: run `dvc repro package`")
         held = [each.held for each in self.predictors]
-        single = [
-            softmax(each.held["logits"] / each.temperature, axis=1) for each in self.predictors
-        ]
+        single = [softmax(each.held["logits"], each.temperature) for each in self.predictors]
         self.temperature = 1.0  # of one model it is in the file
         if len(seeds) > 1:
             logs = np.log(np.maximum(mean_prediction(single), 1e-30))
