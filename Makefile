@@ -6,26 +6,27 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := run
-.PHONY: run fast short best experiments cluster draw undo test test-all lint plots notebook card bench lock clean help
+.PHONY: run fast short best digits experiments cluster draw undo test test-all lint plots notebook card bench lock clean help
 
 run: .venv/installed  ## run what has changed (on digits if MNIST cannot be reached), show the result
 	@python -m tools.run
 
-fast:  ## try a small network, one epoch: seconds
-short:  ## try the default's network, trained for 3 epochs only
-best:  ## try a wider network
-fast short best: .venv/installed
-	@set -f; python -m tools.run $$(cat presets/$@.txt)
+fast:  ## try a small model, one epoch: half a minute
+short:  ## try the default's model, trained for 3 epochs only
+best:  ## try a wider model
+digits:  ## try the small images that scikit-learn carries: half a minute, works offline
+fast short best digits: .venv/installed
+	@python -m tools.run $@
 
-experiments: .venv/installed  ## show all experiments side by side
-	@dvc exp show --no-pager --only-changed --keep 'accuracy|corrupt|val_loss' --drop 'Created|Executor|errors|loss|ece|undisputed|train$$|val$$|std|.*/.*'
+experiments: .venv/installed  ## show what was tried, what was changed and what came of it
+	@python -m tools.experiments
 
 draw: .venv/installed  ## open the page to draw on, with the trained network in it
 	@python -m apps.draw
 	@echo "Opening models/exported/draw.html in a browser"
 	@python -m webbrowser "file://$(CURDIR)/models/exported/draw.html"
 
-undo: .venv/installed  ## discard an experiment: back to the committed params, results and network
+undo: .venv/installed  ## discard an experiment: back to the committed params, results and model
 	@python -m tools.undo
 
 cluster: .venv/installed  ## train one network with two workers, as on two hosts
@@ -53,7 +54,9 @@ notebook: .venv/installed-dev  ## run MNIST.ipynb from top to bottom, with what 
 	    --ClearMetadataPreprocessor.preserve_nb_metadata_mask="{'kernelspec', ('language_info', 'name')}" \
 	    MNIST.ipynb
 
-card: .venv/installed  ## fill in the numbers that README.md and docs/ quote, from the last run
+card: .venv/installed  ## fill in the numbers that README.md and docs/ quote, of one run
+	@echo "Running what has changed, with what apps/ makes: minutes for a new model"
+	dvc repro -P
 	python -m tools.card
 
 bench: .venv/installed  ## time training and dvc repro, see docs/benchmarks.md: an hour

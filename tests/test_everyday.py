@@ -113,28 +113,3 @@ def test_params_are_searched_with_the_queue(folder):
     run("dvc", "exp", "apply", losses.idxmin(), cwd=folder)
     ran = stages_run(run("dvc", "repro", cwd=folder))
     assert ran == {"evaluate", "robustness"}
-
-
-def test_a_wrong_value_is_refused_in_our_words_and_is_not_kept(tmp_path):
-    shutil.copy(ROOT / "params.yaml", tmp_path)
-    before = (tmp_path / "params.yaml").read_bytes()
-    command = ["python", "-m", "tools.run", "-S", "seeds=[]"]
-    result = run(*command, cwd=tmp_path, check=False, PYTHONPATH=str(ROOT))
-    assert result.returncode == 1
-    assert re.fullmatch(r"error: params.yaml: seeds: .*\n", result.stderr)
-    assert (tmp_path / "params.yaml").read_bytes() == before
-
-
-@pytest.mark.slow
-def test_digits_take_the_place_of_a_dataset_that_cannot_be_reached_but_hide_no_mistake(folder):
-    change_params(folder, download__dataset="mnist")
-    command = ["python", "-m", "tools.run"]
-    result = run(*command, cwd=folder, MNIST_MIRROR="", https_proxy="http://127.0.0.1:9")
-    assert "No source of mnist can be reached: running on digits instead" in result.stdout
-    assert "dvc exp run -S train.epochs=50;" in result.stdout
-    assert "dataset: digits" in (folder / "params.yaml").read_text(encoding="utf-8")
-
-    result = run(*command, cwd=folder, check=False, MNIST_MIRROR="nowhere")
-    assert result.returncode == 1
-    assert re.search("Trying mnist again(?!.* instead)", result.stdout, re.DOTALL)
-    assert "error: MNIST_MIRROR=nowhere: train-images" in result.stderr
