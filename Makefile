@@ -33,7 +33,7 @@ undo: .venv/installed  ## discard an experiment: back to the committed params, r
 	@python -m tools.undo
 
 cluster: .venv/installed  ## train one network with two workers, as on two hosts
-	@python -m tools.cluster --workers 2
+	@python -m tools.cluster --workers 2 python -m stages.train --seed 0
 
 test: .venv/installed  ## run the tests (under 3 minutes on 2 cores)
 	pytest

@@ -18,7 +18,7 @@ from stages.base import arrays, params, versions
 from stages.base.stage import UserError, run_stage
 from stages.network import architecture, cluster, saved
 from stages.network.batches import training_batches
-from stages.network.callbacks import DIVERGED, Progress, backup_of, digest, fingerprints
+from stages.network.callbacks import DIVERGED, Progress, backup_of, fingerprints
 from stages.network.optimizer import Muon
 from stages.network.runtime import keras, limit, seed_everything, tf
 from stages.network.settings import Train, folder_of
@@ -43,7 +43,7 @@ def train(
         settings: the section `train` of params.yaml.
         seed: of the initial weights, the order of the images and their augmentation.
         folder: gets curves.csv, a row per epoch.
-        strategy: of cluster.join, if several workers may train together.
+        strategy: of cluster.joined, if several workers may train together.
 
     Returns:
         A network from images to probabilities, shape (N, classes), of Keras' own layers.
@@ -58,6 +58,8 @@ def train(
     rates = learning_rates(settings, steps * settings.epochs)
     muon_ratio = settings.muon_learning_rate / settings.learning_rate
     strategy = strategy or tf.distribute.get_strategy()
+    facts = fingerprints([*data, *validation], settings, seed)
+    cluster.agree(strategy, facts)
     with strategy.scope():
         model = architecture.build(classes, settings.network)
         model.compile(
@@ -66,17 +68,15 @@ def train(
             metrics=["accuracy"],
         )
         model.optimizer.build(model.trainable_variables)
-    facts = fingerprints([*data, *validation], settings, seed)
-    cluster.agree(strategy, facts)
     key, writes = " ".join(facts.values()), strategy.extended.should_checkpoint
     progress = Progress(settings, steps, folder / "curves.csv", backup_of(seed), key, writes)
-    if finished := cluster.share(strategy, model, progress.restore(model)):
+    if finished := cluster.share(model, progress.restore(model)):
         print(f"going on after epoch {finished}/{settings.epochs} of an interrupted run")
     epochs = range(finished, settings.epochs)
     unseen = validation[0], keras.utils.to_categorical(validation[1], classes)
     batches = functools.partial(training_batches, images, labels, classes, settings, epochs, seed)
     if strategy.num_replicas_in_sync > 1:
-        cluster.fit(strategy, model, batches, steps, unseen, progress, epochs)
+        cluster.fit(model, batches(), steps, unseen, progress, epochs)
     elif epochs:
         model.fit(
             batches(),
@@ -90,7 +90,6 @@ def train(
             verbose=0,
         )
     network = architecture.stock(model)
-    cluster.agree(strategy, {"weights": digest(*network.get_weights())})
     predicted = network.predict_on_batch(images[: settings.batch_size])
     if not all(np.isfinite(values).all() for values in (predicted, *network.get_weights())):
         raise UserError(f"the last step left a network that predicts no numbers: {DIVERGED}")
@@ -120,8 +119,8 @@ def main() -> None:
     versions.check(versions.ENVIRONMENT)  # what the stage `environment` noted
     print(f"oneDNN computes with {limit(settings.instructions, settings.threads)}", flush=True)
     data, validation = arrays.load_split("train"), arrays.load_split("validation")
-    with cluster.together():
-        strategy, folder = cluster.join(settings.batch_size), folder_of(seed)
+    folder = folder_of(seed)
+    with cluster.joined(settings.batch_size) as strategy:
         network = train(data, validation, settings, seed, folder, strategy)
     if strategy.extended.should_checkpoint:
         saved.save(network, folder / "network.keras")
