@@ -151,7 +151,7 @@ def main() -> None:
         raise UserError("/proc not found: this benchmark reads the stages' memory there, on Linux")
     if min(arguments.sizes) < 1:
         raise UserError(f"--sizes: expected 1 or more, found {min(arguments.sizes)}")
-    count = sum(idx.read_shape(RAW / name, 1)[0] for name in (TRAIN_LABELS, TEST_LABELS))
+    count = sum(data.load_info(RAW).images.values())
     sizes = sorted({1, *arguments.sizes})
     needed, free = sizes[-1] * count * DISK / 1e9, shutil.disk_usage(arguments.folder).free / 1e9
     space = f"{arguments.folder}: {sizes[-1]} × {count:,} images take {needed:.1f} GB of disk"
