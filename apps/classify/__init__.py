@@ -1,4 +1,4 @@
-"""Digits of your own pictures, classified by the trained network: found, prepared, predicted.
+"""Digits of your own pictures, classified by the trained model: found, prepared, predicted.
 
     python -m apps.classify photo.jpg folder/ 'scans/*.png'
 
@@ -31,10 +31,10 @@ class Digits(NamedTuple):
 
     labels: int, shape (N,); names of the classes are in `names`.
     probabilities: of all classes, float32, shape (N, classes).
-    accepted: bool, shape (N,): False if it may be no digit, or the network is too unsure.
+    accepted: bool, shape (N,): False if it may be no digit, or the model is too unsure.
     boxes: left, top, right, bottom in pixels of the picture, float, shape (N, 4).
     rows: int from 0, shape (N,).
-    images: what the network saw, float32 in [0, 1], shape (N, 28, 28).
+    images: what the model saw, float32 in [0, 1], shape (N, 28, 28).
     names: of the classes.
     """
 
@@ -94,7 +94,7 @@ def classify(pictures: Iterable[Picture]) -> list[Digits]:
         For each picture its digits; none if there is no ink, or only what has no digit's shape.
 
     Raises:
-        UserError: a picture cannot be loaded, or no network was trained yet.
+        UserError: a picture cannot be loaded, or no model was trained yet.
     """
     return [classify_one(picture) for picture in pictures]
 

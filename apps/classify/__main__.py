@@ -56,7 +56,7 @@ def table(name: str, digits: Digits) -> str:
 
 
 def show(source: Picture, digits: Digits, path: Path) -> None:
-    """Write the picture with a box around each digit, and below it what the network saw."""
+    """Write the picture with a box around each digit, and below it what the model saw."""
     from PIL import Image, ImageDraw, ImageFont, ImageOps
 
     if hasattr(source, "seek"):
