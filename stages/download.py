@@ -1,28 +1,29 @@
-"""Stage download: the four IDX files of the chosen dataset, genuine and whole, in data/raw.
+"""Stage download: the chosen dataset as IDX files in data/raw, and dataset.json beside them.
 
-Sources are tried one after the other until one delivers a file with the published SHA-256: first
-MNIST_MIRROR (an address or a folder), then the catalogue's mirrors. pooch checks the digest, writes
-to a temporary file and tries a source again after a pause. The files reach data/raw when all four
-are there.
+A published dataset (catalogue.yaml) comes from the first source that has the genuine files, told by
+their SHA-256: first MNIST_MIRROR (an address or a folder), then the catalogue's mirrors. pooch
+checks the digest, writes to a temporary file and tries a source again after a pause. The files
+reach data/raw when all are there.
 """
 
 import multiprocessing.pool
 import os
-import shutil
 from pathlib import Path
 
 import pooch
 import requests
 from tqdm import tqdm
 
-from stages.base import params
-from stages.base.files import replacing_together
+from stages.base import data, params
+from stages.base.data import RAW, DatasetInfo
+from stages.base.files import replacing, replacing_together
 from stages.base.stage import UserError, run_stage
-from stages.dataset import catalogue, digits
-from stages.dataset.catalogue import RAW, Dataset, File
-from stages.dataset.settings import Download
+from stages.dataset import catalogue, digits, idx
+from stages.dataset.catalogue import UNREACHABLE, Entry, File
+from stages.dataset.folder import OWN, write_folder
 
-PARTIAL = Path(".dvc/tmp/download")  # survives a failure: a second run goes on from there
+# Genuine files stay here: a second run, or one after a failure, need not download them again.
+KEPT = Path(".dvc/tmp/download")
 TIMEOUT = (10, 20)  # seconds to connect, and to wait for the next bytes
 DEADLINE = 300  # seconds for one file; the largest, 26 MB, needs 88 kB/s
 RETRIES = 2  # further tries of an address, 1 and 2 seconds later
@@ -30,45 +31,79 @@ CHUNK = 64 * 1024  # bytes
 
 
 class NoSourceError(UserError):
-    """No source could be reached; tools/run.py tells this from other faults by the exit code."""
-
-    exit_code = 3
+    """No source could be reached."""
 
 
-def download(dataset: Dataset, folder: Path, mirror: str | None = None) -> None:
-    """Bring the four files of `dataset` into `folder`.
+def download(name: str, folder: Path, mirror: str | None = None) -> DatasetInfo:
+    """Bring the files of a published dataset into `folder`.
 
     Args:
-        dataset: an entry of the catalogue.
+        name: of an entry of the catalogue.
         folder: where the files go; if this fails, the files it holds stay as they are.
         mirror: an address or a folder to try before the catalogue's mirrors. If it delivers
             nothing, that is an error, since somebody named it; if it has other files under these
             names, as the mirror of another dataset has, the next source is tried.
 
+    Returns:
+        What is known of the dataset, with what the files' headers say.
+
     Raises:
         NoSourceError: no source could be reached for some file.
-        UserError: `mirror` delivered nothing, or no source has the genuine file.
+        UserError: `mirror` delivered nothing, no source has the genuine file, or the files don't
+            fit each other.
     """
-    if not dataset.files:
-        digits.write_digits(PARTIAL)
-        print("digits: made from the scans that scikit-learn carries")
-    sources = [mirror, *dataset.mirrors] if mirror else list(dataset.mirrors)
-    for name, file in dataset.files.items():
-        source = _fetch(name, file, sources, mirror)
+    entry, kept = catalogue.find(name), KEPT / name
+    sources = [mirror, *entry.mirrors] if mirror else list(entry.mirrors)
+    for file_name, file in entry.files.items():
+        source = _fetch(file_name, file, kept, sources, mirror)
         sources.remove(source)
         sources.insert(0, source)  # what delivers comes first
+    info = describe(name, entry, kept)
     with replacing_together() as new:
-        for path in PARTIAL.glob("*.gz"):  # copied: `folder` may be on another file system
-            new(folder / path.name).write_bytes(path.read_bytes())
-    shutil.rmtree(PARTIAL)
+        for file_name in entry.files:  # copied: `folder` may be on another file system
+            new(folder / file_name).write_bytes((kept / file_name).read_bytes())
+    return info
 
 
-def _fetch(name: str, file: File, sources: list[str], mirror: str | None) -> str:
-    """Get one file into PARTIAL from the first source that has it; return that source."""
+def describe(name: str, entry: Entry, folder: Path) -> DatasetInfo:
+    """What is known of a published dataset: its entry, and what its files' headers say.
+
+    Raises:
+        UserError: they don't fit each other.
+    """
+    files = {s: folder / f for s in idx.PREFIXES for f in entry.files if f in idx.of_images(s)}
+    shapes = {split: idx.read_shape(path) for split, path in files.items()}
+    (count, *size), (_, *of_test) = shapes["train"], shapes["test"]
+    if len(size) < 2 or size != of_test:
+        raise UserError(
+            f"{files['test']}: expected images of the shape {size}, as those of "
+            f"{files['train'].name}, found {of_test}"
+        )
+    tests = shapes["test"][0]
+    if wrong := [number for number in entry.disputed if number >= tests]:
+        raise UserError(
+            f"{catalogue.CATALOGUE}: {name}.disputed: expected numbers of the {tests:,} test "
+            f"images, found {wrong[0]}"
+        )
+    return DatasetInfo(
+        name=name,
+        subject=entry.subject,
+        licence=entry.licence,
+        classes=entry.classes,
+        height=size[0],
+        width=size[1],
+        channels=size[2] if len(size) > 2 else 1,
+        images={"train": count, "test": tests},
+        disputed=entry.disputed,
+    )
+
+
+def _fetch(name: str, file: File, kept: Path, sources: list[str], mirror: str | None) -> str:
+    """Get one file into `kept` from the first source that has it; return that source."""
     causes, kind = "", NoSourceError
     for source in sources:
         try:
-            _fetch_from(source, name, file)
+            _fetch_from(source, name, file, kept)
             return source
         except (requests.RequestException, ConnectionError) as error:
             # requests wraps urllib3's error, and that one the system's, which is the one to read.
@@ -84,12 +119,12 @@ def _fetch(name: str, file: File, sources: list[str], mirror: str | None) -> str
     raise kind(
         f"{name}: no source has it.\n{causes}"
         "What you can do: try again later; or set MNIST_MIRROR to an address or a folder that "
-        "has the file;\nor do without a network: dvc exp run -S download.dataset=digits"
+        "has the file;\nor work offline: dvc exp run -S download.dataset=digits"
     )
 
 
-def _fetch_from(source: str, name: str, file: File) -> None:
-    """Get one file into PARTIAL from one source, unless PARTIAL has it already.
+def _fetch_from(source: str, name: str, file: File, kept: Path) -> None:
+    """Get one file into `kept` from one source, unless it is there already.
 
     Raises:
         RequestException, ConnectionError: the source does not deliver it.
@@ -105,7 +140,7 @@ def _fetch_from(source: str, name: str, file: File) -> None:
 
     registry = {name: f"sha256:{file.sha256}"}
     retries = RETRIES if is_url else 0
-    fetcher = pooch.create(PARTIAL, source, registry=registry, retry_if_failed=retries)
+    fetcher = pooch.create(kept, source, registry=registry, retry_if_failed=retries)
     fetcher.fetch(name, downloader=get)
 
 
@@ -150,9 +185,34 @@ def _transfer(url: str, target: Path, size: int) -> None:
 
 
 def main() -> None:
-    dataset = catalogue.find(params.load("download", Download).dataset)
-    pooch.get_logger().setLevel("WARNING")  # it would report each temporary file
-    download(dataset, RAW, os.environ.get("MNIST_MIRROR"))
+    settings = params.load().download
+    name, published = settings.dataset, [*catalogue.names(), digits.NAME]
+    own = sorted(path.name for path in OWN.iterdir() if path.is_dir()) if OWN.is_dir() else []
+    if both := {*own} & {*published}:
+        raise UserError(f"{OWN / both.pop()}: a published dataset has this name: rename the folder")
+    if name in own:
+        data.write_info(write_folder(OWN / name, RAW, settings), RAW)
+        return
+    if name not in published:
+        known = ", ".join(published)
+        raise UserError(
+            f"params.yaml: download.dataset: expected one of {known}, or a folder in {OWN} (there: "
+            f"{', '.join(own) or 'none'}; DVC's queue and --temp see only what Git or `dvc add` "
+            f"tracks), found {name!r}"
+        )
+    if name == digits.NAME:
+        digits.write_digits(RAW)
+        info = digits.INFO
+        print("digits: made from the scans that scikit-learn carries")
+    else:
+        pooch.get_logger().setLevel("WARNING")  # it would report each temporary file
+        try:
+            info = download(name, RAW, os.environ.get("MNIST_MIRROR"))
+        except NoSourceError as error:  # for tools/run.py, to which DVC tells no more than "failed"
+            with replacing(UNREACHABLE) as temporary:
+                temporary.write_text(f"{error}\n", encoding="utf-8")
+            raise
+    data.write_info(info, RAW)
 
 
 if __name__ == "__main__":

@@ -11,15 +11,13 @@ import pandas as pd
 from scipy import special
 from sklearn.metrics import confusion_matrix
 
-from stages.base import arrays, params
+from stages.base import data, params
+from stages.base.data import curves_of
 from stages.base.files import replacing_together, write_csv, write_json
 from stages.base.stage import run_stage
-from stages.dataset import catalogue
-from stages.dataset.settings import Download
-from stages.network.settings import Seeds, folder_of
-from stages.prediction.predict import Predictor
+from stages.prediction.calibration import mean_prediction
+from stages.prediction.predict import Ensemble
 from stages.report import pictures, scores
-from stages.report.settings import Evaluate
 
 METRICS = Path("metrics/evaluate.json")
 MISCLASSIFIED = Path("metrics/misclassified.csv")
@@ -28,23 +26,22 @@ PLOTS = Path("plots/evaluate")
 
 
 def main() -> None:
-    seeds = params.load("seeds", Seeds)
-    name = params.load("download", Download).dataset
-    settings = params.load("evaluate", Evaluate)
-    dataset = catalogue.find(name)
-    classes = dataset.classes
-    images, labels = arrays.load_split("test")
-    scaled, unscaled, reports = [], [], {}
-    for seed in seeds:
-        probabilities, logits = Predictor(seed)(images)
+    known = params.load()
+    seeds, settings = known.seeds, known.evaluate
+    images, labels, numbers, info = data.load_split("test")
+    name, classes = info.name, info.classes
+    disputed = np.flatnonzero(np.isin(numbers, info.disputed))
+    model, scaled, unscaled, reports = Ensemble(seeds), [], [], {}
+    for seed, predictor in zip(seeds, model.predictors, strict=True):
+        probabilities, logits = predictor(images)
         scaled.append(probabilities)
         unscaled.append(special.softmax(logits, axis=1))
         reports[str(seed)] = scores.report(labels, probabilities, classes)
         print(f"seed {seed}: accuracy {reports[str(seed)]['accuracy']:.2%}")
-    mean, mean_unscaled = scores.mean_prediction(scaled), scores.mean_prediction(unscaled)
+    mean, mean_unscaled = model.mean(scaled), mean_prediction(unscaled)
 
     found = scores.report(labels, mean, classes)
-    headline = scores.headline(labels, mean, dataset.disputed)
+    headline = scores.headline(labels, mean, disputed)
     if len(seeds) > 1:  # `mean` and `std` take the place of two: DVC's tables have 120 columns
         del headline["errors"]
         if "undisputed" in headline:
@@ -66,8 +63,8 @@ def main() -> None:
     predictions["confidence"] = mean.max(axis=1).astype(np.float64).round(4)
     wrong = predictions[labels != predicted]
     counts = confusion_matrix(labels, predicted, labels=range(len(classes)))
-    shown = pictures.Predictions(images, labels, mean, classes, dataset.disputed)
-    curves = {seed: pd.read_csv(folder_of(seed) / "curves.csv") for seed in seeds}
+    shown = pictures.Predictions(images, labels, mean, classes, disputed)
+    curves = {seed: pd.read_csv(curves_of(seed)) for seed in seeds}
     drawn = {
         "learning_curves": pictures.learning_curves(curves),
         "predictions": pictures.sample_predictions(shown, settings.samples, settings.seed),

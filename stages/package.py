@@ -1,113 +1,170 @@
-"""Stage package: what is made of the trained networks, so that people and programs can use them.
+"""Stage package: what is made of a trained model, so that people and programs can use it.
 
-Each network gets five averaged views (views.py) and a temperature that makes its probabilities true
-(calibration.py), and is written as a Keras file and as a LiteRT file. Nothing here trains, so other
-views cost seconds. Its metrics are of training and validation images, so that runs can be compared
-without a look at the test images.
+    python -m stages.package --seed 0
+
+The model gets five averaged views (views.py) and a temperature that calibrates its probabilities
+(calibration.py); what looks like its training images is noted (rejection.py). It is written as a
+Keras file, as LiteRT files for phones and small boards, and as data for a page. Nothing here
+trains, so other views cost seconds. Its metrics are of training and validation images, so that runs
+can be compared without a look at the test images. dvc.yaml runs it once per entry of `seeds`.
 """
 
-import shutil
+import argparse
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+from scipy.special import log_softmax
 
-from stages.base import arrays, params
-from stages.base.files import replacing_together, write_json
-from stages.base.stage import run_stage
+from stages.base import data, params, versions
+from stages.base.data import Split, scaled, trained_model
+from stages.base.files import replacing_together, write_csv, write_json
+from stages.base.params import PARAMS
+from stages.base.settings import Package
+from stages.base.stage import UserError, run_stage
 from stages.network import saved
 from stages.network.runtime import keras
-from stages.network.settings import TRAINED, Seeds, folder_of
+from stages.prediction import rejection
 from stages.prediction.calibration import fit_temperature
-from stages.prediction.export import exact, export
-from stages.prediction.predict import PACKAGED
-from stages.prediction.settings import Package
+from stages.prediction.export import exact, export, export_int8
+from stages.prediction.page import page_data
+from stages.prediction.predict import Predictor, folder_of, predict_int8
 from stages.prediction.views import averaged_logits, with_temperature
 
-METRICS = Path("metrics/package.json")
+METRICS, EXPORTS = Path("metrics/package"), Path("metrics/exports")
 MEASURED = 2000  # training images on which accuracy and loss are measured, at most
-BATCH = 1000  # images per prediction: enough to keep the cores busy
+GROUPED = 5500  # training images whose features are grouped, at most
+REPRESENTATIVE = 200  # training images that show the range of each layer's values
+BATCH = 500  # images per prediction: enough to keep the cores busy
 
 
-def package(seed: int, settings: Package, splits: dict[str, tuple]) -> dict:
-    """Write models/packaged/seed-N.keras and .tflite of a trained network.
+def package(seed: int, settings: Package, training: Split, validation: Split) -> dict:
+    """Write models/packaged/seed-N of a trained model.
 
     Args:
-        seed: of the network in models/trained.
+        seed: of the model in models/trained.
         settings: the section `package` of params.yaml.
-        splits: images, shape (N, 28, 28, 1), and labels, shape (N,), of "train" and "validation";
-            the latter may be empty.
+        training, validation: images and labels; those of validation may be empty.
 
     Returns:
-        The temperature, and of each split that is not empty the accuracy (share of images whose
-        largest logit is the label's) and the loss (mean cross-entropy in nats).
+        By split that is not empty: accuracy, the share of images whose largest logit is the
+        label's, and loss, the mean cross-entropy in nats after the temperature.
     """
-    keras.backend.clear_session()  # or layers would be numbered on from those of the last network
-    trained = saved.load(folder_of(seed) / "network.keras")
-    network, shift = exact(trained), settings.average_shift
-    averaged = averaged_logits(network, shift)
-    logits = {
-        split: averaged.predict(images, batch_size=BATCH, verbose=0)
-        for split, (images, _) in splits.items()
-        if len(images)
+    shape, shift = training.info.shape, settings.average_shift
+    if shift > min(shape[:2]) // 2:
+        raise UserError(
+            f"{PARAMS}: package.average_shift: expected at most {min(shape[:2]) // 2}, half of an "
+            f"image, found {shift}"
+        )
+    keras.backend.clear_session()  # the numbers in layers' names begin anew
+    trained = saved.load(trained_model(seed))
+    model, folder = exact(trained), folder_of(seed)
+    averaged = averaged_logits(model, shift)
+    features = keras.Model(model.input, model.get_layer("classifier").input)
+
+    known, labels = (sample(values, GROUPED) for values in (training.images, training.labels))
+    centres = rejection.centres_of(in_batches(features, known), labels, len(training.info.classes))
+    measured = {
+        "train": tuple(sample(values, MEASURED) for values in (training.images, training.labels)),
+        "validation": (validation.images, validation.labels),
     }
-    held = splits["validation"][1]
-    temperature = fit_temperature(logits["validation"], held) if len(held) else 1.0
+    measured = {split: pair for split, pair in measured.items() if len(pair[1])}
+    logits = {split: in_batches(averaged, images) for split, (images, _) in measured.items()}
+    # Choices are made on held-out images; without any, on training images, which flatter them.
+    choosing = "validation" if "validation" in logits else "train"
+    images, labels = measured[choosing]
+    likeness = rejection.likeness(
+        in_batches(features, images), logits[choosing].argmax(axis=1), centres
+    )
+    temperature = fit_temperature(logits[choosing], labels) if choosing == "validation" else 1.0
+    held = {"logits": logits[choosing], "labels": labels, "likeness": likeness, "centres": centres}
+    facts = {"temperature": temperature, "dataset": training.info.model_dump(mode="json")}
     views = averaged_logits(trained, shift)
-    saved.save(with_temperature(views, temperature), PACKAGED / f"seed-{seed}.keras")
-    export(network, shift, temperature, PACKAGED / f"seed-{seed}.tflite")
-    result = {"temperature": temperature}
+    saved.save(with_temperature(views, temperature), folder / "model.keras")
+    export(model, shift, temperature, folder / "model.tflite")
+    export_int8(model, shift, sample(training.images, REPRESENTATIVE), folder / "int8.tflite")
+    with replacing_together() as new:
+        with open(new(folder / "held.npz"), "wb") as file:
+            np.savez(file, **held)
+        write_json(new(folder / "model.json"), facts)
+        write_json(new(folder / "page.json"), for_page(trained, shift))
+    write_csv(EXPORTS / f"seed-{seed}.csv", compare(seed, images, labels, logits[choosing]))
+    result = {}
     for split, values in logits.items():
-        labels, scaled = splits[split][1], values / temperature
-        loss = keras.losses.sparse_categorical_crossentropy(labels, scaled, from_logits=True)
+        labels = measured[split][1]
+        loss = -log_softmax(values / temperature, axis=1)[np.arange(len(labels)), labels].mean()
         accuracy = float((values.argmax(axis=1) == labels).mean())
-        result[split] = {"accuracy": accuracy, "loss": round(float(np.mean(loss)), 5)}
+        result[split] = {"accuracy": accuracy, "loss": float(loss), "temperature": temperature}
     return result
 
 
-def headline(results: list[dict]) -> dict[str, float]:
-    """The few numbers to compare runs by, each a mean over networks, rounded to four decimals.
+def for_page(trained: keras.Model, shift: int) -> dict:
+    """What a page needs to compute the model, or the reason why it can't."""
+    try:
+        return page_data(trained) | {"shift": shift}
+    except UserError as error:  # nobody should have to do without the other files for that
+        print(f"note: {error}")
+        return {"refused": str(error)}
+
+
+def compare(seed: int, images: np.ndarray, labels: np.ndarray, logits: np.ndarray) -> pd.DataFrame:
+    """The size of each file, and its errors on held-out images.
 
     Args:
-        results: of `package`, one per network.
+        seed: of the packaged model.
+        images, labels: shape (N, height, width, channels), (N,).
+        logits: what the model predicts of them, shape (N, classes).
 
     Returns:
-        train, val: accuracy on training and on validation images; val_loss: mean cross-entropy of
-        validation images after the temperature, in nats. The latter two only if there are any.
+        A row per file: `file`; `kB`; `images`, how many were predicted; `errors`; `other`, on how
+        many of them it predicts another class than the Keras file.
     """
-    found = {
-        "train": [of["train"]["accuracy"] for of in results],
-        "val": [of["validation"]["accuracy"] for of in results if "validation" in of],
-        "val_loss": [of["validation"]["loss"] for of in results if "validation" in of],
+    folder, expected = folder_of(seed), logits.argmax(axis=1)
+    predicted = {
+        "model.keras": expected,
+        "model.tflite": Predictor(seed)(images)[1].argmax(axis=1),
+        "int8.tflite": predict_int8(folder / "int8.tflite", images).argmax(axis=1),
     }
-    return {key: round(float(np.mean(values)), 4) for key, values in found.items() if values}
+    rows = [
+        {
+            "file": name,
+            "kB": round((folder / name).stat().st_size / 1000),
+            "images": len(labels),
+            "errors": int((found != labels).sum()),
+            "other": int((found != expected).sum()),
+        }
+        for name, found in predicted.items()
+    ]
+    return pd.DataFrame(rows).set_index("file")
 
 
-def remove_other_seeds(seeds: list[int]) -> None:
-    """Remove the trained networks of seeds that are not in the list.
+def sample(values: np.ndarray, most: int) -> np.ndarray:
+    """At most `most` of the rows, evenly over all."""
+    return values[:: -(-len(values) // most)]
 
-    DVC leaves the outputs of a seed that was taken from the list. This stage depends on the whole
-    folder, so it would run again for what was trained before. DVC's cache still has them.
-    """
-    for path in sorted({*TRAINED.glob("seed-*")} - {*map(folder_of, seeds)}):
-        print(f"{path}: removed, its seed is not in `seeds` any more")
-        shutil.rmtree(path)
+
+def in_batches(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    """Predictions of images, uint8, shape (N, height, width, channels)."""
+    starts = range(0, len(images), BATCH)
+    parts = [model.predict_on_batch(scaled(images[start : start + BATCH])) for start in starts]
+    return np.concatenate(parts)
 
 
 def main() -> None:
-    seeds = params.load("seeds", Seeds)
-    settings = params.load("package", Package)
-    remove_other_seeds(seeds)
-    splits = {split: arrays.load_split(split) for split in ("train", "validation")}
-    every = -(-len(splits["train"][1]) // MEASURED)
-    splits["train"] = tuple(values[::every] for values in splits["train"])
-    results = {}
-    for seed in seeds:
-        results[str(seed)] = result = package(seed, settings, splits)
-        found = [f"{s} accuracy {result[s]['accuracy']:.2%}" for s in splits if s in result]
-        print(f"seed {seed}: temperature {result['temperature']:g}", *found, sep=", ", flush=True)
-    with replacing_together() as new:
-        write_json(new(METRICS), headline([*results.values()]))
-        write_json(new(PACKAGED / "package.json"), results)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seed", type=int, required=True, help="of a trained model")
+    seed, settings = parser.parse_args().seed, params.load().package
+    versions.check()
+    found = package(seed, settings, data.load_split("train"), data.load_split("validation"))
+    # The few numbers to compare runs by; the names are short since DVC's tables are wide.
+    headline = {"train": found["train"]["accuracy"]}
+    if "validation" in found:
+        headline |= {
+            "val": found["validation"]["accuracy"],
+            "val_loss": found["validation"]["loss"],
+        }
+    write_json(METRICS / f"seed-{seed}.json", {k: round(v, 4) for k, v in headline.items()})
+    print(f"seed {seed}: temperature {found['train']['temperature']:g}, {headline}")
 
 
 if __name__ == "__main__":

@@ -9,16 +9,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from stages.base import arrays, params
+from stages.base import data, params
 from stages.base.files import replacing_together, write_csv, write_json
 from stages.base.stage import run_stage
-from stages.dataset import catalogue
-from stages.dataset.settings import Download
-from stages.network.settings import Seeds
-from stages.prediction.predict import Predictor
+from stages.prediction.predict import Ensemble
 from stages.report import pictures, scores
 from stages.report.corruptions import CORRUPTIONS, MNIST_C, corrupt
-from stages.report.settings import Robustness
 
 METRICS = Path("metrics/robustness.json")
 CORRUPTION_ERRORS = Path("metrics/corruptions.csv")
@@ -26,17 +22,17 @@ EXAMPLES = Path("plots/robustness/corruptions.png")
 
 
 def main() -> None:
-    settings = params.load("robustness", Robustness)
-    classes = catalogue.find(params.load("download", Download).dataset).classes
-    predictors = [Predictor(seed) for seed in params.load("seeds", Seeds)]
-    images, labels = arrays.load_split("test")
-    sample = np.random.default_rng(settings.seed).permutation(len(labels))[: settings.images]
-    images, labels = images[sample, :, :, 0], labels[sample]  # (N, 28, 28), (N,)
+    known = params.load()
+    settings, model = known.robustness, Ensemble(known.seeds)
+    test = data.load_split("test")
+    classes = test.info.classes
+    sample = np.random.default_rng(settings.seed).permutation(len(test.labels))[: settings.images]
+    images, labels = data.scaled(test.images[sample])[..., 0], test.labels[sample]
 
     rows, examples = {}, {}
     for name in ("none", *CORRUPTIONS):
         corrupted = images if name == "none" else corrupt(images, name, settings.seed)
-        mean = scores.mean_prediction([each(corrupted[..., None])[0] for each in predictors])
+        mean, _ = model(corrupted[..., None])
         predicted = mean.argmax(axis=1)
         examples[name] = corrupted[0], predicted[0], mean[0].max()
         errors = int((predicted != labels).sum())
@@ -46,13 +42,15 @@ def main() -> None:
         rows[name]["aurc"] = scores.risk_coverage_area(labels, mean)
         print(f"{name}: error {scores.percent(rows[name]['error'])}", flush=True)
     frame = pd.DataFrame(rows.values(), index=rows.keys()).round(5)
-    known = frame["error"][list(MNIST_C)]
+    counted = frame["error"][list(MNIST_C)]
     with replacing_together() as new:
-        write_json(new(METRICS), {"corrupt": round(float(known.mean()), 4)})
+        write_json(new(METRICS), {"corrupt": round(float(counted.mean()), 4)})
         write_csv(new(CORRUPTION_ERRORS), frame, index_label="corruption")
         pictures.save(pictures.corruptions(examples, labels[0], classes), new(EXAMPLES))
-    mean, most = scores.percent(known.mean()), scores.percent(known.max())
-    print(f"{len(known)} corruptions: error {mean} on average, at most {most} ({known.idxmax()})")
+    mean, most = scores.percent(counted.mean()), scores.percent(counted.max())
+    print(
+        f"{len(counted)} corruptions: error {mean} on average, at most {most} ({counted.idxmax()})"
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Stage train: one network from one seed, with Keras' compile and fit.
+"""Stage train: one model from one seed, with Keras' compile and fit.
 
     python -m stages.train --seed 0
 
@@ -14,54 +14,55 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.base import arrays, params, versions
+from stages.base import data, params, versions
+from stages.base.data import Split, curves_of, scaled, trained_model
+from stages.base.params import PARAMS
+from stages.base.settings import Train
 from stages.base.stage import UserError, run_stage
 from stages.network import architecture, cluster, saved
 from stages.network.batches import training_batches
 from stages.network.callbacks import DIVERGED, Progress, backup_of, fingerprints
 from stages.network.optimizer import Muon
 from stages.network.runtime import keras, limit, seed_everything, tf
-from stages.network.settings import Train, folder_of
-
-Split = tuple[np.ndarray, np.ndarray]
 
 
 def train(
-    data: Split,
+    training: Split,
     validation: Split,
     settings: Train,
     seed: int,
-    folder: Path,
+    curves: Path,
     strategy: tf.distribute.Strategy | None = None,
 ) -> keras.Model:
-    """Train a network; on one machine, the same first four arguments give the same network.
+    """Train a model; on one machine, the same first four arguments give the same model.
 
     Args:
-        data: images, float32 in [0, 1], shape (N, 28, 28, 1), and labels, uint8, shape (N,); N is
-            at least a batch. The last class must occur: the largest label tells how many there are.
-        validation: images and labels like these, measured after each epoch; may be empty.
+        training: images and labels, at least a batch of them.
+        validation: images and labels, measured after each epoch; may be empty.
         settings: the section `train` of params.yaml.
         seed: of the initial weights, the order of the images and their augmentation.
-        folder: gets curves.csv, a row per epoch.
+        curves: the CSV file for the learning curves, a row per epoch.
         strategy: of cluster.joined, if several workers may train together.
 
     Returns:
-        A network from images to probabilities, shape (N, classes), of Keras' own layers.
+        A model from images, float32 in [0, 1], shape (N, height, width, channels), to
+        probabilities, shape (N, classes), of Keras' own layers.
 
     Raises:
-        UserError: the loss became NaN or infinite.
+        UserError: a param does not fit the data, or the loss became NaN or infinite.
     """
+    check_fit(settings, training, validation)
     seed_everything(seed)
-    images, labels = data
-    classes = int(labels.max()) + 1
+    images, labels, classes = training.images, training.labels, len(training.info.classes)
     steps = len(images) // settings.batch_size  # per epoch
     rates = learning_rates(settings, steps * settings.epochs)
     muon_ratio = settings.muon_learning_rate / settings.learning_rate
     strategy = strategy or tf.distribute.get_strategy()
-    facts = fingerprints([*data, *validation], settings, seed)
+    arrays = [images, labels, validation.images, validation.labels]
+    facts = fingerprints(arrays, settings, seed)
     cluster.agree(strategy, facts)
     with strategy.scope():
-        model = architecture.build(classes, settings.network)
+        model = architecture.build(training.info.shape, classes, settings.network)
         model.compile(
             optimizer=Muon(rates, muon_ratio, settings.momentum, settings.weight_decay),
             loss=keras.losses.CategoricalCrossentropy(label_smoothing=settings.label_smoothing),
@@ -69,12 +70,16 @@ def train(
         )
         model.optimizer.build(model.trainable_variables)
     key, writes = " ".join(facts.values()), strategy.extended.should_checkpoint
-    progress = Progress(settings, steps, folder / "curves.csv", backup_of(seed), key, writes)
-    if finished := cluster.share(model, progress.restore(model)):
+    progress = Progress(settings, steps, curves, backup_of(seed), key, writes)
+    finished = progress.restore(model)
+    cluster.agree(strategy, {"finished epochs": f"{finished:x}"})
+    if finished:
         print(f"going on after epoch {finished}/{settings.epochs} of an interrupted run")
-    epochs = range(finished, settings.epochs)
-    unseen = validation[0], keras.utils.to_categorical(validation[1], classes)
-    batches = functools.partial(training_batches, images, labels, classes, settings, epochs, seed)
+    epochs = range(finished, settings.epochs if not progress.is_over else finished)
+    unseen = scaled(validation.images), keras.utils.to_categorical(validation.labels, classes)
+    batches = functools.partial(
+        training_batches, images, labels, classes, settings, range(finished, settings.epochs), seed
+    )
     if strategy.num_replicas_in_sync > 1:
         cluster.fit(model, batches(), steps, unseen, progress, epochs)
     elif epochs:
@@ -83,17 +88,42 @@ def train(
             initial_epoch=finished,
             epochs=settings.epochs,
             steps_per_epoch=steps,
-            validation_data=unseen if len(validation[1]) else None,
+            validation_data=unseen if len(validation.labels) else None,
             validation_batch_size=1000,  # images: enough to keep the cores busy
             callbacks=[keras.callbacks.TerminateOnNaN(), progress],
             shuffle=False,  # the batches are shuffled already
             verbose=0,
         )
-    network = architecture.stock(model)
-    predicted = network.predict_on_batch(images[: settings.batch_size])
-    if not all(np.isfinite(values).all() for values in (predicted, *network.get_weights())):
-        raise UserError(f"the last step left a network that predicts no numbers: {DIVERGED}")
-    return network
+    progress.keep_best(model)
+    trained = architecture.stock(model)
+    predicted = trained.predict_on_batch(scaled(images[: settings.batch_size]))
+    if not all(np.isfinite(values).all() for values in (predicted, *trained.get_weights())):
+        raise UserError(f"the last step left a model that predicts no numbers: {DIVERGED}")
+    return trained
+
+
+def check_fit(settings: Train, training: Split, validation: Split) -> None:
+    """See that the params fit the data (the crop: see architecture.build).
+
+    Raises:
+        UserError: one does not; the message says which values would.
+    """
+    count, side = len(training.labels), min(training.info.shape[:2])
+    if settings.batch_size > count:
+        raise UserError(
+            f"{PARAMS}: train.batch_size: expected at most {count:,}, the number of training "
+            f"images, found {settings.batch_size:,}"
+        )
+    if settings.augment.shift > side / 2:
+        raise UserError(
+            f"{PARAMS}: train.augment.shift: expected at most {side / 2:g}, half of an image, "
+            f"found {settings.augment.shift:g}"
+        )
+    if settings.patience and not len(validation.labels):
+        raise UserError(
+            f"{PARAMS}: train.patience: expected 0, since there are no validation images "
+            f"(preprocess.validation_size is 0), found {settings.patience}"
+        )
 
 
 def learning_rates(settings: Train, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
@@ -113,17 +143,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, required=True, help="of weights, order, augmentation")
     seed = parser.parse_args().seed
-    if not 0 <= seed < params.SEED_LIMIT:
-        raise UserError(f"--seed: expected 0 to {params.SEED_LIMIT - 1}, found {seed}")
-    settings = params.load("train", Train)
-    versions.check(versions.ENVIRONMENT)  # what the stage `environment` noted
+    known = params.load()
+    if seed not in known.seeds:
+        raise UserError(f"--seed: expected one of `seeds` in {PARAMS}, {known.seeds}, found {seed}")
+    settings = known.train
+    versions.check()
     print(f"oneDNN computes with {limit(settings.instructions, settings.threads)}", flush=True)
-    data, validation = arrays.load_split("train"), arrays.load_split("validation")
-    folder = folder_of(seed)
+    training, validation = data.load_split("train"), data.load_split("validation")
     with cluster.joined(settings.batch_size) as strategy:
-        network = train(data, validation, settings, seed, folder, strategy)
+        model = train(training, validation, settings, seed, curves_of(seed), strategy)
     if strategy.extended.should_checkpoint:
-        saved.save(network, folder / "network.keras")
+        saved.save(model, trained_model(seed))
         backup_of(seed).unlink(missing_ok=True)
 
 

@@ -17,7 +17,7 @@ from stages.network.callbacks import Progress
 
 EPOCHS = 3
 BACKUP = Path(".dvc/tmp/training/seed-0.npz")
-TRAINED = Path("models/trained")
+TRAINED = Path("models")
 
 
 def train_until(folder: Path, *epochs: int, seed: int = 0) -> int:
@@ -68,9 +68,9 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(folder: Path, u
 
 @pytest.mark.slow
 def test_a_run_that_failed_after_its_last_epoch_only_writes_its_outputs(folder, undisturbed):
-    obstacle = folder / TRAINED / "seed-0/network.keras/no file"
+    obstacle = folder / TRAINED / "trained/seed-0.keras/no file"
     obstacle.mkdir(parents=True)
-    with pytest.raises(OSError, match=r"network\.keras"):
+    with pytest.raises(OSError, match=r"seed-0\.keras"):
         run_stage(train.main, folder, "--seed", "0")
     shutil.rmtree(folder / TRAINED)
     printed = run_stage(train.main, folder, "--seed", "0")

@@ -60,11 +60,3 @@ def test_an_unknown_mark_is_refused(committed):
         file.write("<!--=beauty-->1<!--/-->")
     with pytest.raises(UserError, match=r"README.md: unknown mark 'beauty'; there are "):
         run_stage(card.main, committed)
-
-
-def test_the_readme_shows_what_make_ends_with_in_a_fresh_clone(committed):
-    run_stage(card.main, committed)
-    readme = (committed / "README.md").read_text(encoding="utf-8")
-    shown = re.search(r"<!--=summary-->\n```\n(.+?)\n```\n", readme, re.DOTALL)[1]
-    assert "misclassify the same images." in shown
-    assert len(shown.splitlines()) == 6

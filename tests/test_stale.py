@@ -51,7 +51,7 @@ def edited(path: Path) -> Iterator[None]:
         ("stages/network/augment.py", {"train", "package"}),
         ("stages/prediction/views.py", BEHIND_TRAINING),
         ("stages/report/pictures.py", {"evaluate", "robustness"}),
-        ("stages/dataset/catalogue.yaml", set(STAGES) - {"page", "train", "package"}),
+        ("stages/dataset/catalogue.yaml", set(STAGES) - {"train", "package"}),
         ("stages/base/stage.py", set(STAGES)),
         ("tools/compare.py", set()),
     ],

@@ -1,11 +1,11 @@
-"""Digits of your own pictures, classified by the trained network: found, prepared, predicted.
+"""Digits of your own pictures, classified by the trained model: found, prepared, predicted.
 
     python -m apps.classify photo.jpg folder/ 'scans/*.png'
 
     from apps.classify import classify
     [page] = classify(["photo.jpg"])
 
-TensorFlow is not imported: the network is a LiteRT file, and starts in a tenth of a second.
+TensorFlow is not imported: the model is a LiteRT file, and starts in a tenth of a second.
 """
 
 import threading
@@ -15,14 +15,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from apps.classify import reject
 from apps.classify.find import find_digits
 from apps.classify.load import Picture, load
-from apps.classify.prepare import prepare
-from stages.base.stage import UserError
-from stages.prediction.predict import Predictor, load_results
+from apps.classify.prepare import prepare, whole
+from stages.base import params
+from stages.prediction.predict import Ensemble
 
 SINGLE = 32  # pixels of the longer side: a picture as small as MNIST's shows one digit
+SQUARE = 0.4, 1.6  # width to height of a picture that may show one digit
 LOCK = threading.Lock()  # a LiteRT interpreter serves one call at a time
 
 
@@ -31,10 +31,10 @@ class Digits(NamedTuple):
 
     labels: int, shape (N,); names of the classes are in `names`.
     probabilities: of all classes, float32, shape (N, classes).
-    accepted: bool, shape (N,): False if it may be no digit, or the network is too unsure.
+    accepted: bool, shape (N,): False if it may be no digit, or the model is too unsure.
     boxes: left, top, right, bottom in pixels of the picture, float, shape (N, 4).
     rows: int from 0, shape (N,).
-    images: what the network saw, float32 in [0, 1], shape (N, 28, 28).
+    images: what the model saw, float32 in [0, 1], shape (N, 28, 28).
     names: of the classes.
     """
 
@@ -60,32 +60,24 @@ class Digits(NamedTuple):
         )
 
 
-rejection = cache(reject.load)  # what is accepted as a digit
-
-
 @cache
-def predictors() -> list[Predictor]:
-    """The packaged networks."""
-    try:
-        return [Predictor(int(seed)) for seed in load_results()]
-    except (UserError, FileNotFoundError) as error:
-        raise UserError(f"no network: {error}: run `dvc repro apps/dvc.yaml` first") from None
+def model() -> Ensemble:
+    """The packaged models of the seeds in params.yaml, with what they were trained on."""
+    return Ensemble(params.load().seeds)
 
 
-def predict(images: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Probabilities and features of prepared images.
+def predict(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities of prepared images, and whether they are accepted.
 
     Args:
-        images: float32 in [0, 1], shape (N, 28, 28), N at least 1.
+        images: float32 in [0, 1], shape (N, height, width) as the model's, N at least 1.
 
     Returns:
-        The mean of the networks' probabilities, float32, shape (N, classes), and of each network
-        what its classifier sees, float32, shape (N, features).
+        Probabilities, float32, shape (N, classes), and accepted, bool, shape (N,): False if an
+        image looks too little like those of the training, or no class is sure.
     """
     with LOCK:
-        outputs = [each.outputs(images[..., None]) for each in predictors()]
-    probabilities = np.mean([each["probabilities"] for each in outputs], axis=0)
-    return probabilities, [each["features"] for each in outputs]
+        return model()(images[..., None])
 
 
 def classify(pictures: Iterable[Picture]) -> list[Digits]:
@@ -102,20 +94,27 @@ def classify(pictures: Iterable[Picture]) -> list[Digits]:
         For each picture its digits; none if there is no ink, or only what has no digit's shape.
 
     Raises:
-        UserError: a picture cannot be loaded, or no network was trained yet.
+        UserError: a picture cannot be loaded, or no model was trained yet.
     """
     return [classify_one(picture) for picture in pictures]
 
 
-def classify_one(picture: Picture, known: reject.Rejection | None = None) -> Digits:
-    """As `classify`, of one picture; `known` replaces what the stage `photos` wrote."""
-    known = known or rejection()
+def classify_one(picture: Picture) -> Digits:
+    """As `classify`, of one picture."""
+    names = model().info.classes
     values, scale = load(picture)
     found = find_digits(values, single=max(values.shape) / scale <= SINGLE)
     images = prepare(found.inks)
-    probabilities, accepted = np.zeros((0, len(known.names)), np.float32), np.zeros(0, bool)
+    probabilities, accepted = np.zeros((0, len(names)), np.float32), np.zeros(0, bool)
     if len(images):
-        probabilities, features = predict(images)
-        accepted = known.accepts(probabilities, features)
-    labels, boxes = probabilities.argmax(axis=1), found.boxes / scale
-    return Digits(labels, probabilities, accepted, boxes, found.rows, images, known.names)
+        probabilities, accepted = predict(images)
+    boxes, rows = found.boxes, found.rows
+    height, width = values.shape
+    if not accepted.any() and SQUARE[0] <= width / height <= SQUARE[1]:
+        one = whole(values)[None]
+        of_one, believed = predict(one)
+        if believed.all():  # nothing else was believed: it is one digit
+            images, probabilities, accepted = one, of_one, believed
+            boxes, rows = np.array([[0, 0, width, height]]), np.zeros(1, int)
+    labels = probabilities.argmax(axis=1)
+    return Digits(labels, probabilities, accepted, boxes / scale, rows, images, names)

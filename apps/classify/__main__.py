@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from apps.classify import Digits, classify_one, rejection
+from apps.classify import Digits, classify_one, model
 from apps.classify.load import Picture, files_in
 from stages.base.stage import UserError, run_stage
 
@@ -56,7 +56,7 @@ def table(name: str, digits: Digits) -> str:
 
 
 def show(source: Picture, digits: Digits, path: Path) -> None:
-    """Write the picture with a box around each digit, and below it what the network saw."""
+    """Write the picture with a box around each digit, and below it what the model saw."""
     from PIL import Image, ImageDraw, ImageFont, ImageOps
 
     if hasattr(source, "seek"):
@@ -98,9 +98,9 @@ def main() -> None:
     parser.add_argument("--show", type=Path, metavar="FOLDER", help="write pictures with boxes")
     options = parser.parse_args()
 
-    known, failed, rows = rejection(), 0, []
-    if known.dataset != "mnist":
-        note = f"the network was trained on {known.dataset}: the labels are its classes"
+    info, failed, rows = model().info, 0, []
+    if info.name != "mnist":
+        note = f"the model was trained on {info.name}: the labels are its classes"
         print(f"note: {note}", file=sys.stderr)
     sources = []
     for argument in options.photos:

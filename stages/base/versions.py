@@ -1,8 +1,8 @@
 """The versions of the packages that decide results.
 
-requirements.txt pins some 250 packages; a new version of most changes no result. Those that do are
-noted in a file that training depends on: with another version of TensorFlow the networks are
-trained again, with another version of pytest they are not.
+requirements.txt pins some 150 packages; a new version of most changes no result. Those that do
+stand in versions.txt, too, which all stages depend on: with another version of TensorFlow the
+models are trained again, with another version of pytest they are not. `make lock` writes both.
 """
 
 import re
@@ -11,38 +11,35 @@ from pathlib import Path
 
 from stages.base.stage import UserError
 
-REQUIREMENTS = Path("requirements.txt")
-ENVIRONMENT = Path("data/environment.txt")
-DECISIVE = ("ai-edge-litert", "h5py", "keras", "ml-dtypes", "numpy", "scipy", "tensorflow")
+PINS = Path(__file__).with_name("versions.txt")
+# The same code is also distributed without its parts for GPUs, under another name.
+ALSO_NAMED = {"tensorflow": "tensorflow-cpu"}
 
 
-def check(source: Path) -> dict[str, str]:
-    """Compare the installed versions of the decisive packages with the pins in a file.
-
-    Args:
-        source: lines like `numpy==2.4.6`; of several pins of a package, for several versions of
-            Python, one must be the installed one.
-
-    Returns:
-        The installed versions by package.
+def check() -> None:
+    """Compare the installed versions of these packages with their pins.
 
     Raises:
-        UserError: a package is missing, not pinned, or installed in another version.
+        UserError: a package is missing, or installed in another version.
     """
-    pins = re.findall(r"^([\w-]+)==(\S+)", source.read_text(encoding="utf-8"), re.MULTILINE)
-    versions, faults = {}, []
-    for name in DECISIVE:
-        expected = [version for pinned, version in pins if pinned == name]
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = "none"
-        if versions[name] not in expected:
-            wanted = " or ".join(expected) or "(no pin: run `make lock`)"
-            faults.append(f"{name} {wanted}, found {versions[name]}")
+    pins: dict[str, list[str]] = {}
+    for name, version in re.findall(r"^([\w-]+)==(\S+)", PINS.read_text("utf-8"), re.MULTILINE):
+        pins.setdefault(name, []).append(version)  # several if they differ by Python's version
+    faults = []
+    for name, expected in pins.items():
+        versions = [installed(each) for each in (name, ALSO_NAMED.get(name)) if each]
+        if not {*versions} & {*expected}:
+            found = next(filter(None, versions), "none")
+            faults.append(f"{name} {' or '.join(expected)}, found {found}")
     if faults:
         raise UserError(
-            f"installed packages differ from {source}: expected {'; '.join(faults)}. Run "
-            "`pip install -r requirements.txt`; to change a version, change it there"
+            f"installed packages differ from {PINS.name}: expected {'; '.join(faults)}. Run "
+            "`pip install -r requirements.txt`; to change a version, see `make lock`"
         )
-    return versions
+
+
+def installed(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,65 +1,116 @@
-"""The catalogue of datasets, catalogue.yaml: its first lines say how to add one.
+"""The catalogue of published datasets, catalogue.yaml: its first lines say how to add one.
 
 Every dataset is four gzipped IDX files under MNIST's own file names, so that all later stages are
-the same code.
+the same code. Only `download` looks here.
 """
 
 from pathlib import Path
+from typing import Annotated
 
 import yaml
-from pydantic import BaseModel, ConfigDict
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from stages.base.stage import UserError
+from stages.dataset import idx
 
 CATALOGUE = Path(__file__).with_name("catalogue.yaml")
-RAW = Path("data/raw")  # where download puts the files, and preprocess finds them
-
-TRAIN_IMAGES = "train-images-idx3-ubyte.gz"
-TRAIN_LABELS = "train-labels-idx1-ubyte.gz"
-TEST_IMAGES = "t10k-images-idx3-ubyte.gz"
-TEST_LABELS = "t10k-labels-idx1-ubyte.gz"
+UNREACHABLE = Path(".dvc/tmp/unreachable")  # download notes here that it could reach no source
 
 
 class File(BaseModel):
     """One published file: its size in bytes and its SHA-256, both of the .gz."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    size: int
-    sha256: str
+    size: Annotated[int, Field(ge=1)]
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
-class Dataset(BaseModel):
+def _different(names: tuple[str, ...]) -> tuple[str, ...]:
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"expected different names, found {twice[0]!r} more than once")
+    return names
+
+
+class Entry(BaseModel):
     """One dataset.
 
     subject: what an image shows. licence: of the files.
-    training_images, test_images: how many there are; some training images are for validation.
     classes: their names, by label.
-    files: the published files by name; none if the dataset is made on this machine (`digits`).
+    files: the published files by name, labels and images of the splits train and test.
     mirrors: addresses or folders, in the order in which they are tried.
-    disputed: indices of the test images whose label people doubt.
+    disputed: numbers of the test images whose label people doubt.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     subject: str
     licence: str
-    training_images: int
-    test_images: int
-    classes: tuple[str, ...]
-    files: dict[str, File] = {}
-    mirrors: tuple[str, ...] = ()
-    disputed: tuple[int, ...] = ()
+    classes: Annotated[
+        tuple[Annotated[str, Field(min_length=1)], ...],
+        Field(min_length=2, max_length=256),
+        AfterValidator(_different),
+    ]
+    files: dict[str, File]
+    mirrors: Annotated[tuple[str, ...], Field(min_length=1)]
+    disputed: tuple[Annotated[int, Field(ge=0)], ...] = ()
+
+    @model_validator(mode="after")
+    def _has_all_files(self) -> "Entry":
+        sets = [_file_names(channels) for channels in (1, 3)]
+        if {*self.files} not in sets:
+            raise ValueError(f"files: expected {', '.join(sorted(sets[0]))} (idx4 in colour)")
+        return self
 
 
-def find(name: str) -> Dataset:
-    """The catalogue's entry of that name.
+def _file_names(channels: int) -> set[str]:
+    splits = ("train", "test")
+    images = {idx.images_file(split, channels) for split in splits}
+    return images | {idx.labels_file(split) for split in splits}
+
+
+def names() -> list[str]:
+    """What may be chosen: all datasets of the catalogue.
 
     Raises:
-        UserError: there is none; the message lists those there are.
+        UserError: the catalogue cannot be loaded.
     """
-    entries = yaml.safe_load(CATALOGUE.read_text(encoding="utf-8"))
-    if name not in entries:
-        known = ", ".join(entries)
-        raise UserError(f"params.yaml: download.dataset: expected one of {known}, found {name!r}")
-    return Dataset(**entries[name])
+    return list(_entries())
+
+
+def find(name: str) -> Entry:
+    """The catalogue's entry of that name, which is one of `names`.
+
+    Raises:
+        UserError: the entry is wrong; the message says what of it.
+    """
+    try:
+        return Entry.model_validate(_entries()[name])
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(map(str, (name, *fault['loc'])))}: "
+            f"{fault['msg'].removeprefix('Value error, ')}"
+            + (f", found {fault['input']!r}" if fault["type"] != "missing" else "")
+            for fault in error.errors()
+        )
+        hint = (
+            " (text that looks like a number or yes/no needs quotes)" if "string" in faults else ""
+        )
+        raise UserError(f"{CATALOGUE}: {faults}{hint}") from None
+
+
+def _entries() -> dict:
+    try:
+        entries = yaml.safe_load(CATALOGUE.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{CATALOGUE} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(entries, dict):
+        raise UserError(f"{CATALOGUE}: expected datasets by name, found {entries!r}")
+    return entries

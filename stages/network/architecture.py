@@ -1,11 +1,14 @@
-"""The network: a small CNN whose arithmetic fits two CPU cores.
+"""The model: a small CNN whose arithmetic fits two CPU cores. For MNIST:
 
     28×28 → crop → standardise
-          → 5×5 convolution, stride 2                   filters[0] channels
-          → 3×3 convolution, 2×2 max pooling            filters[1]
-          → 3×3 convolution, 2×2 max pooling            filters[2]
-          → 3×3 convolution, for each further entry     filters[3:]
+          → 5×5 convolution, stride 2                   filters[0] channels, 12×12
+          → 3×3 convolution, 2×2 max pooling            filters[1], 6×6
+          → 3×3 convolution, 2×2 max pooling            filters[2], 3×3
+          → 3×3 convolution                             filters[3], 3×3
           → global max pooling → fully connected → softmax
+
+Its depth follows the size of the images: as long as the map is larger than 4×4, it is pooled after
+each convolution, and convolutions like the last one are added until it is that small.
 
 Each convolution is followed by batch normalisation and ReLU (the stem by the absolute value);
 pooling comes before both and saves them three quarters of their work. The stem's stride quarters
@@ -13,10 +16,13 @@ the cost of all that follows: MNIST's strokes are two to three pixels wide, and 
 sees each of them whole.
 """
 
+from stages.base.settings import Network
+from stages.base.stage import UserError
+from stages.network.conversion import converted
 from stages.network.runtime import keras, tf
-from stages.network.settings import Network
 
-IMAGE_SIZE = 28  # pixels
+LARGEST_MAP = 4  # pixels: what is left for the global pooling
+LEAST = 8  # pixels of an image that are left by the crop
 
 
 class FusedBatchNormalization(keras.layers.BatchNormalization):
@@ -52,7 +58,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
 class Standardise(keras.layers.LayerNormalization):
     """Each image shifted and scaled to mean 0 and standard deviation 1 over its pixels.
 
-    It makes the network blind to brightness and contrast. The result is that of Keras' layer but
+    It makes the model blind to brightness and contrast. The result is that of Keras' layer but
     for rounding: that one multiplies by a reciprocal square root, whose last bits TensorFlow
     computes differently on different makes of processors. `stock` puts Keras' own in its place.
     """
@@ -66,26 +72,37 @@ class Standardise(keras.layers.LayerNormalization):
         return centred / tf.sqrt(variance + self.epsilon)
 
 
-def build(classes: int, settings: Network) -> keras.Model:
-    """An untrained network from images to probabilities.
+def build(shape: tuple[int, int, int], classes: int, settings: Network) -> keras.Model:
+    """An untrained model from images to probabilities.
 
     Args:
+        shape: of an image: height, width, channels.
         classes: outputs of the fully connected classifier.
         settings: crop and filters.
 
     Returns:
-        A model from float32 images in [0, 1], shape (N, 28, 28, 1), to float32 probabilities,
-        shape (N, classes). Initial weights come from Keras' global seed.
+        A model from float32 images in [0, 1], shape (N, height, width, channels), to float32
+        probabilities, shape (N, classes). Initial weights come from Keras' global seed.
+
+    Raises:
+        UserError: the crop leaves too little of an image.
     """
+    most = (min(shape[:2]) - LEAST) // 2
+    if settings.crop > most:
+        raise UserError(
+            f"params.yaml: train.network.crop: expected at most {most} for images of "
+            f"{shape[0]}×{shape[1]} pixels, found {settings.crop}"
+        )
     layers = keras.layers
-    images = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 1), name="images")
+    images = keras.Input(shape, name="images")
     x = layers.Cropping2D(settings.crop, name="crop")(images)
     # Epsilon: a contrast of 1 % still counts, the noise of rounding on a blank image does not.
     x = Standardise(epsilon=1e-5, name="standardise")(x)
-    for index, filters in enumerate(settings.filters):
+    index, filters = 0, list(settings.filters)
+    while index < len(filters):
         stem = index == 0
         x = layers.Conv2D(
-            filters,
+            filters[index],
             kernel_size=5 if stem else 3,
             strides=2 if stem else 1,
             padding="same",
@@ -93,7 +110,7 @@ def build(classes: int, settings: Network) -> keras.Model:
             kernel_initializer="he_normal",
             name="stem" if stem else f"conv{index}",
         )(x)
-        if index in (1, 2):
+        if not stem and min(x.shape[1:3]) > LARGEST_MAP:
             x = layers.MaxPooling2D(2, name=f"pool{index}")(x)
         # Momentum 0.9: statistics of the last ten steps or so follow weights that still move.
         x = FusedBatchNormalization(momentum=0.9, epsilon=1e-5, name=f"norm{index}")(x)
@@ -102,9 +119,12 @@ def build(classes: int, settings: Network) -> keras.Model:
             x = layers.Maximum(name="absolute")([x, layers.Rescaling(-1.0, name="negative")(x)])
         else:
             x = layers.ReLU(name=f"relu{index}")(x)
+        index += 1
+        if index == len(filters) and min(x.shape[1:3]) > LARGEST_MAP:
+            filters.append(filters[-1])
     x = layers.GlobalMaxPooling2D(name="global_pool")(x)
     x = layers.Dense(classes, name="classifier")(x)
-    return keras.Model(images, layers.Softmax(name="probabilities")(x), name="digits_cnn")
+    return keras.Model(images, layers.Softmax(name="probabilities")(x), name="cnn")
 
 
 STOCK = {
@@ -114,13 +134,10 @@ STOCK = {
 
 
 def stock(model: keras.Model) -> keras.Model:
-    """A copy of a network of `build`, made of Keras' own layers only: any Keras can load it."""
+    """A copy of a model of `build`, made of Keras' own layers only: any Keras can load it."""
 
-    def convert(layer: keras.layers.Layer) -> keras.layers.Layer:
-        kind = STOCK.get(type(layer), type(layer))
-        return kind.from_config(layer.get_config())
+    def replace(layer: keras.layers.Layer) -> keras.layers.Layer | None:
+        kind = STOCK.get(type(layer))
+        return kind and kind.from_config(layer.get_config())
 
-    network = keras.Model(model.inputs, model.outputs, name=model.name)  # without the optimizer
-    copy = keras.models.clone_model(network, clone_function=convert)
-    copy.set_weights(model.get_weights())
-    return copy
+    return converted(model, replace)

@@ -17,9 +17,9 @@ import pandas as pd
 from tqdm import tqdm
 
 from stages.base.files import replacing, write_csv
+from stages.base.settings import Train
 from stages.base.stage import UserError
 from stages.network.runtime import keras, tf
-from stages.network.settings import Train
 
 DIVERGED = "lower train.learning_rate or train.muon_learning_rate, or raise train.warmup"
 COLUMNS = {"accuracy": "train_accuracy", "loss": "train_loss"}  # by Keras' names
@@ -30,7 +30,7 @@ class Progress(keras.callbacks.Callback):
     """Prints a line after each epoch, writes the learning curves, keeps a backup of the training.
 
     A bar shows progress within an epoch, on terminals only. The curves are written after each
-    epoch, so that `dvc plots show` can draw them while a network trains. A loss that is no longer
+    epoch, so that `dvc plots show` can draw them while a model trains. A loss that is no longer
     a number ends the training with a UserError.
 
     Args:
@@ -47,9 +47,31 @@ class Progress(keras.callbacks.Callback):
     ):
         super().__init__()
         self.epochs, self.batch_size = settings.epochs, settings.batch_size
+        self.patience = settings.patience
+        self.best_values: list[np.ndarray] = []  # of the model's variables, with patience
         self.images = steps * settings.batch_size  # per epoch
         self.curves, self.backup, self.key, self.writes = curves, backup, key, writes
         self.history: list[dict[str, float]] = []
+
+    @property
+    def best(self) -> int | None:
+        """The index of the epoch with the lowest validation loss, None before there is one."""
+        losses = [logs["val_loss"] for logs in self.history if "val_loss" in logs]
+        return int(np.argmin(losses)) if losses else None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the validation loss has not become lower for `patience` epochs."""
+        return bool(self.patience and self.history) and (
+            len(self.history) - 1 - self.best >= self.patience
+        )
+
+    def keep_best(self, model: keras.Model) -> None:
+        """With patience, the model becomes that of the best epoch."""
+        if self.patience:
+            for variable, value in zip(model.variables, self.best_values, strict=True):
+                variable.assign(value)
+            print(f"kept: epoch {self.best + 1}, which has the lowest validation loss")
 
     def restore(self, model: keras.Model) -> int:
         """Put the state of an interrupted run into `model`, compiled, its optimizer built.
@@ -66,8 +88,10 @@ class Progress(keras.callbacks.Callback):
         if str(key) != self.key:
             return 0
         self.history = json.loads(str(history))
-        for variable, value in zip(state_of(model), values, strict=True):
+        state = state_of(model)
+        for variable, value in zip(state, values, strict=False):
             variable.assign(value)
+        self.best_values = values[len(state) :]
         self.write(model)
         return len(self.history)
 
@@ -89,6 +113,9 @@ class Progress(keras.callbacks.Callback):
         numbers = ", ".join(f"{name} {value:.4f}" for name, value in self.history[-1].items())
         rate = self.images / self.seconds
         print(f"epoch {epoch + 1}/{self.epochs}: {numbers}, {rate:,.0f} images/s", flush=True)
+        if self.patience and self.best == epoch:
+            self.best_values = [variable.numpy() for variable in self.model.variables]
+        self.model.stop_training = self.is_over
         self.write(self.model)
 
     def write(self, model: keras.Model) -> None:
@@ -101,7 +128,7 @@ class Progress(keras.callbacks.Callback):
         frame = pd.DataFrame(self.history, columns=COLUMNS).rename(columns=COLUMNS).round(6)
         frame.insert(0, "epoch", range(1, len(frame) + 1))
         write_csv(self.curves, frame, index=False)
-        values = [variable.numpy() for variable in state_of(model)]
+        values = [variable.numpy() for variable in state_of(model)] + self.best_values
         with replacing(self.backup) as temporary, open(temporary, "wb") as file:
             np.savez(file, self.key, json.dumps(self.history), *values)
 

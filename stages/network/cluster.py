@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from stages.base.stage import UserError
-from stages.network.callbacks import Progress, digest, state_of
+from stages.network.callbacks import Progress, digest
 from stages.network.runtime import keras, tf
 
 START = 300  # seconds in which all workers must have started
@@ -19,7 +19,10 @@ START = 300  # seconds in which all workers must have started
 
 @contextlib.contextmanager
 def joined(batch_size: int) -> Iterator[tf.distribute.Strategy]:
-    """Join the workers in TF_CONFIG, or this host's GPUs; raises a UserError if one is lost."""
+    """Join the workers in TF_CONFIG, or else the GPUs of this host; the block is what they do.
+
+    Raises a UserError if TF_CONFIG is wrong, batches can't be divided, or another worker is gone.
+    """
     config, gpus = os.environ.get("TF_CONFIG"), tf.config.list_physical_devices("GPU")
     alone = tf.distribute.MirroredStrategy if len(gpus) > 1 else tf.distribute.get_strategy
     try:
@@ -31,7 +34,8 @@ def joined(batch_size: int) -> Iterator[tf.distribute.Strategy]:
         if not config:
             raise
         reason = " ".join(str(error).rpartition("aborted by: ")[2].split())[:100]
-        raise UserError(f"another worker is gone ({reason}): start all again to go on") from None
+        message = f"another worker is gone ({reason}): start all of them again"
+        raise UserError(f"{message}; training goes on after its last whole epoch") from None
 
 
 def _wait_for_all(config: str) -> tf.distribute.Strategy:
@@ -48,21 +52,11 @@ def _wait_for_all(config: str) -> tf.distribute.Strategy:
 
 
 def agree(strategy: tf.distribute.Strategy, facts: dict[str, str]) -> None:
-    """Raise a UserError if some workers have other `facts`, hexadecimal digests by name."""
-    values = _gather(strategy, np.array([int(fact[:15], 16) for fact in facts.values()]))
-    if differ := [name for name, column in zip(facts, values.T, strict=True) if np.ptp(column)]:
+    """Raise a UserError if some workers have other `facts`, hexadecimal numbers by name."""
+    own = np.array([int(fact[:15], 16) for fact in facts.values()])
+    everyones = strategy.gather(strategy.run(lambda: tf.constant(own[None])), axis=0).numpy()
+    if differ := [name for name, values in zip(facts, everyones.T, strict=True) if np.ptp(values)]:
         raise UserError(f"the workers differ in their {' and '.join(differ)}: give all the same")
-
-
-def share(model: keras.Model, finished: int) -> int:
-    """Give all workers the state of the first one's training, and how many epochs it `finished`."""
-    for variable in state_of(model):
-        variable.assign(_gather(model.distribute_strategy, variable.numpy())[0])
-    return int(_gather(model.distribute_strategy, finished)[0])
-
-
-def _gather(strategy: tf.distribute.Strategy, value: np.ndarray | int) -> np.ndarray:
-    return strategy.gather(strategy.run(lambda: tf.constant(value)[None]), axis=0).numpy()
 
 
 def fit(
@@ -73,7 +67,10 @@ def fit(
     progress: Progress,
     epochs: range,
 ) -> None:
-    """What `model.fit` does; each worker, in whose scope it was compiled, takes part of a batch."""
+    """What `model.fit` does, on all workers; `model` was compiled in the scope of their strategy.
+
+    The arguments are those of `model.fit`; `batches` are whole, each worker takes its part of them.
+    """
     strategy = model.distribute_strategy
     train = tf.function(lambda batch: strategy.run(model.train_step, args=(batch,)))
     test = tf.function(lambda batch: strategy.run(model.test_step, args=(batch,)))
@@ -96,4 +93,6 @@ def fit(
         if len(unseen):
             logs |= {f"val_{name}": value for name, value in model.get_metrics_result().items()}
         progress.on_epoch_end(epoch, {name: float(value) for name, value in logs.items()})
+        if model.stop_training:
+            break
     agree(strategy, {"weights": digest(*model.get_weights())})

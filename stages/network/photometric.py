@@ -1,9 +1,9 @@
 """Random changes of what training images look like: paper, light, pen and scanner, not shape.
 
-MNIST shows dark ink on clean white paper, one digit in the middle, and nothing else. People also
-read digits on grey or uneven paper, in white ink, crossed by a line, blurred, noisy, or as an
+MNIST shows clean ink on clean paper, one digit in the middle, and nothing else. People also read
+digits on grey or uneven paper, in white ink, crossed by a line, blurred, noisy, or as an
 outline. A part of each batch is changed in one of six ways, each with random parameters. Clean
-images come last, since a network is judged by these, too: the parts are full at first and then fall
+images come last, since a model is judged by these, too: the parts are full at first and then fall
 (see `level`).
 
 Random numbers are a pure function of `seed`, as in augment.py; each use has a seed of its own,
@@ -14,8 +14,10 @@ processors.
 
 import math
 
+from stages.base.settings import Photometric
 from stages.network.runtime import tf
-from stages.network.settings import Photometric
+
+SIDE = 28  # pixels: lengths below are for images of MNIST's size, and grow with the image
 
 
 def illumination(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -31,7 +33,7 @@ def illumination(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 def strokes(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """A line across the image, of ink or of eraser: straight or wavy, whole or dashed."""
     draws = _draws(11, images.shape[0], seed)
-    along, across = _turned(images, draws[0])
+    along, across = (values / _unit(images) for values in _turned(images, draws[0]))
     across += 16 * draws[1] - 8  # pixels from the centre
     height = tf.where(draws[2] < 0.35, 0.0, 3.5 * draws[3])  # of the waves, pixels
     # Radians per pixel: a wave is 5 to 20 pixels long, short ones are more frequent.
@@ -48,8 +50,11 @@ def strokes(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 def blur(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Out of focus or moved: Gaussian blur, in a random direction stronger than across it."""
     angle, long, short = _draws(3, images.shape[0], seed)
-    along, across = _turned(tf.zeros((1, 13, 13, 1)), angle)  # the kernels, (N, 13, 13, 1)
-    long, short = 0.5 + 3 * long, 0.4 + 1.4 * short  # standard deviations, pixels
+    unit = min(_unit(images), 2)  # more blur would take most of the training's time
+    side = 2 * round(6 * unit) + 1
+    along, across = _turned(tf.zeros((1, side, side, 1)), angle)  # the kernels, (N, side, side, 1)
+    # Standard deviations, pixels.
+    long, short = unit * (0.5 + 3 * long), unit * (0.4 + 1.4 * short)
     kernels = tf.exp(-0.5 * ((along / long) ** 2 + (across / short) ** 2))
     kernels /= tf.reduce_sum(kernels, axis=(1, 2, 3), keepdims=True)
     channels = tf.transpose(images, (3, 1, 2, 0))  # an image a channel: each has its own kernel
@@ -64,7 +69,7 @@ def polarity(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     angle, place, band = _draws(3, images.shape[0], seed)
     _, across = _turned(images, angle)
     distance = tf.where(band < 0.5, across, tf.abs(across))
-    return tf.where(distance > 32 * place - 16, 1 - images, images)
+    return tf.where(distance > _unit(images) * (32 * place - 16), 1 - images, images)
 
 
 def noise(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -100,8 +105,8 @@ def random_photometric(
     """Change a part of a batch, each image in at most one way.
 
     Args:
-        images: float32 in [0, 1], shape (N, height, width, 1), in random order: the first go to
-            the first family, and so on.
+        images: float32 in [0, 1], shape (N, height, width, channels), in random order: the first
+            go to the first family, and so on.
         settings: the share of each family, and how the shares fall.
         seed: int64, shape (2,).
         progress: float32, the part of the training that is over, from 0 to 1.
@@ -109,17 +114,23 @@ def random_photometric(
     Returns:
         float32 in [0, 1], shape of `images`.
     """
-    count, start, parts = images.shape[0], 0, []
+    count, start, share, parts = images.shape[0], 0, 0.0, []
     for number, family in enumerate(FAMILIES):
-        size = round(count * getattr(settings, family.__name__))
-        if not size:
+        share += getattr(settings, family.__name__)
+        end = min(round(count * share), count)
+        if not (size := end - start):
             continue
-        part = images[start : start + size]
+        part = images[start:end]
         first, second = tf.unstack(tf.random.split(tf.random.fold_in(seed, number)))
         (chance,) = _draws(1, size, first)
         parts.append(tf.where(chance < level(progress, settings), family(part, second), part))
-        start += size
+        start = end
     return tf.concat([*parts, images[start:]], axis=0)
+
+
+def _unit(images: tf.Tensor) -> float:
+    """How many pixels of these images are one of MNIST's."""
+    return min(images.shape[1:3]) / SIDE
 
 
 def _draws(number: int, count: int, seed: tf.Tensor) -> list[tf.Tensor]:

@@ -35,11 +35,6 @@ def risk_coverage_area(labels: np.ndarray, probabilities: np.ndarray) -> float:
     return float((np.cumsum(wrong) / np.arange(1, len(labels) + 1)).mean())
 
 
-def mean_prediction(probabilities: list[np.ndarray]) -> np.ndarray:
-    """The mean over networks of probabilities of the same images, float32, shape (N, classes)."""
-    return np.mean(probabilities, axis=0, dtype=np.float64).astype(np.float32)
-
-
 def headline(
     labels: np.ndarray, probabilities: np.ndarray, disputed: Collection[int] = ()
 ) -> dict[str, float]:

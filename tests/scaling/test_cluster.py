@@ -14,12 +14,12 @@ import pandas as pd
 import pytest
 from conftest import ROOT, change_params, contents, prepared, run
 
+from stages.base.data import curves_of, trained_model
 from stages.base.stage import UserError
 from stages.network import cluster, saved
 from tools.cluster import configurations
 
-MODEL = Path("models/trained/seed-0/network.keras")
-CURVES = MODEL.with_name("curves.csv")
+MODEL, CURVES = trained_model(0), curves_of(0)
 TRAIN = "from stages import train; train.run_stage(train.main)"
 # Of weights and losses after ten small steps, between one and several workers: sums in another
 # order, and what grows from that. Statistics of a part of the batch, say, leave 0.05 and more.

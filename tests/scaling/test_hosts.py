@@ -41,10 +41,8 @@ def test_the_last_host_has_all_models_and_trains_none(project: Path):
     last = clone(project, "last")
     assert not stages_run(collect(last))
     assert not [name for name in stages_run(run("dvc", "repro", cwd=last)) if "train" in name]
-    for name, seeds in (("first", (0, 1)), ("second", (2, 3))):
-        for seed in seeds:
-            folder = f"models/trained/seed-{seed}"
-            assert contents(last / folder) == contents(project.with_name(name) / folder)
+    trained = [contents(project.with_name(name) / "models/trained") for name in ("first", "second")]
+    assert contents(last / "models/trained") == trained[0] | trained[1]
     assert "up to date" in run("dvc", "status", cwd=last).stdout
 
 

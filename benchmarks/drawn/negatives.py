@@ -7,7 +7,7 @@ from scipy import ndimage
 from skimage import data
 from sklearn.datasets import load_sample_images
 
-from apps.classify.glyphs import fitted, printed
+from benchmarks.drawn.glyphs import fitted, printed
 
 
 def non_digits(images: np.ndarray, rng: Generator, count: int) -> dict[str, list[np.ndarray]]:

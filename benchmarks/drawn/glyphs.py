@@ -77,11 +77,3 @@ def fitted(image: Image.Image, size: int) -> np.ndarray:
     scale = size / max(image.size)
     shape = [max(1, round(length * scale)) for length in image.size]
     return np.asarray(image.resize(shape, Image.Resampling.LANCZOS), np.float32) / 255
-
-
-def other_styles(rng: Generator, count: int) -> tuple[list[np.ndarray], np.ndarray]:
-    """`count` printed digits and as many of single strokes: the ink of each, and its label."""
-    labels = np.arange(2 * count) % 10
-    inks = [printed(str(label), 60, rng) for label in labels[:count]]
-    inks += [drawn(label, 60, rng, rng.uniform(0.5, 3)) for label in labels[count:]]
-    return inks, labels

@@ -13,7 +13,7 @@ from PIL import Image
 from scipy import ndimage
 from skimage import data
 
-from apps.classify.glyphs import drawn, handwritten, printed
+from benchmarks.drawn.glyphs import drawn, handwritten, printed
 
 
 class Page(NamedTuple):
