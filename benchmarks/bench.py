@@ -32,7 +32,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 from tqdm import tqdm
 
-from stages.base import arrays, params, versions
+from stages.base import data, params, versions
 from stages.base.files import replacing, write_csv
 from stages.base.stage import UserError, run_stage
 from stages.report import style
@@ -67,8 +67,8 @@ Runs = dict[tuple[str, int], dict]  # by contender and seed, what benchmarks/con
 def fingerprint(epochs: int | None) -> str:
     """Of all that a run depends on but contender and seed: code, params, data, machine, epochs."""
     files = [*(ROOT / "stages").rglob("*.py"), *(ROOT / "presets").glob("*.txt")]
-    files += [ROOT / "benchmarks/contenders.py", versions.ENVIRONMENT, params.PARAMS]
-    files += arrays.PROCESSED.glob("*/*.npy")
+    files += [ROOT / "benchmarks/contenders.py", versions.PINS, params.PARAMS]
+    files += data.PROCESSED.glob("*/*.npy")
     digest = hashlib.sha256(f"{machine()}, {epochs} epochs".encode())
     for path in sorted(files):
         digest.update(hashlib.sha256(path.read_bytes()).digest())
@@ -315,7 +315,7 @@ def main() -> None:
     if "pytorch_example" in contenders and not find_spec("torch"):
         print("PyTorch is not installed: its example is left out")
         contenders = [name for name in contenders if name != "pytorch_example"]
-    _, labels = arrays.load_split("test")
+    labels = data.load_split("test").labels
     counts = {name: min(CONTENDERS[name].seeds, options.seeds or 100) for name in contenders}
     turns = [(name, seed) for name, count in counts.items() for seed in range(count)]
     turns.sort(key=lambda turn: (turn[1] + 0.5) / counts[turn[0]])  # each spread over all the time

@@ -21,7 +21,7 @@ MOMENTUM = 0.6  # airbench94_muon's; orthogonal steps need less smoothing than p
 class Muon(keras.optimizers.SGD):
     """Muon for the inner convolutions' kernels, Nesterov SGD for all other variables.
 
-    Inner convolutions have more than one input channel; the first one, the stem, has one.
+    All convolutions are inner ones but the first, whose layer is called `stem`.
 
     Args:
         learning_rate: a schedule or number for SGD.
@@ -54,9 +54,9 @@ class Muon(keras.optimizers.SGD):
         variable.assign(kernel - learning_rate * self.muon_ratio * step)
 
 
-def is_inner_kernel(variable) -> bool:
-    """Whether Muon steps this variable: a convolution kernel of more than one input channel."""
-    return len(variable.shape) == 4 and variable.shape[2] > 1
+def is_inner_kernel(variable: keras.Variable) -> bool:
+    """Whether Muon steps this variable: the kernel of a convolution that is not the stem."""
+    return len(variable.shape) == 4 and "stem" not in variable.path.split("/")
 
 
 def orthogonalise(matrix: tf.Tensor) -> tf.Tensor:
