@@ -55,8 +55,7 @@ notebook: .venv/installed-dev  ## run MNIST.ipynb from top to bottom, with what 
 	    MNIST.ipynb
 
 card: .venv/installed  ## fill in the numbers that README.md and docs/ quote, of one run
-	@echo "Running what has changed, with what apps/ makes: minutes for a new model"
-	dvc repro -P
+	dvc repro
 	python -m tools.card
 
 bench: .venv/installed  ## time training and dvc repro, see docs/benchmarks.md: an hour

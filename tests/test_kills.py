@@ -1,7 +1,7 @@
 """Killed at any moment, the pipeline loses nothing: the next `dvc repro` ends as if undisturbed.
 
-Before each run, stale notes go, as with `make`, and what else docs/reliability.md says that a kill may
-leave half-written of DVC's own files.
+Before each run, stale notes go, as with `make`, and what else docs/reliability.md says that a kill
+may leave half-written of DVC's own files.
 """
 
 import os
