@@ -88,7 +88,8 @@ def preset(name: str) -> tuple[int, list[int]]:
     return load().train.epochs, load().train.network.filters
 
 
-def test_a_preset_is_whole_and_starts_from_the_committed_params(project):
+def test_a_preset_is_whole_and_starts_from_the_committed_params(project, monkeypatch):
+    monkeypatch.setattr(run, "repro", lambda: True)
     committed = load().train.network.filters
     make("-S", "train.learning_rate=0.05", "-S", "seeds=[1,2]", "-S", "download.dataset=kmnist")
     assert load().train.learning_rate == 0.05
@@ -119,13 +120,13 @@ def test_what_a_preset_replaces_is_kept_and_no_result_is_kept_twice(project):
     ("arguments", "message"),
     [
         (["-S", "seeds=[]"], "params.yaml: seeds: "),
-        (["-S", "train.epochs=range(1,3)"], "expected one value|queue"),
+        (["-S", "train.epochs=range(1,3)"], "queue"),
         (["-S", "train.epochs=1,2"], "queue"),
         (["-S", "train.epochs=${nothing}"], "train.epochs"),
         (["-S", "train.epoch=1"], "train.epoch"),
         (["-S", "+train.more=1"], "params.yaml: train.more: unknown key"),
         (["-S", "epochs"], "epochs"),
-        (["fats"], "expected one of best, digits, fast, short, found 'fats'"),
+        (["fats"], "expected one of best, digits, fast, .*, found 'fats'"),
     ],
 )
 def test_a_wrong_value_is_refused_and_is_not_kept(project, arguments, message):

@@ -34,7 +34,8 @@ class Muon(keras.optimizers.SGD):
         super().__init__(learning_rate, momentum, nesterov=True, weight_decay=weight_decay)
         self.muon_ratio = muon_ratio
 
-    def build(self, variables: list) -> None:
+    def build(self, variables: list[keras.Variable]) -> None:
+        self.is_inner = [is_inner_kernel(variable) for variable in variables]
         self.exclude_from_weight_decay(
             var_list=[kernel for kernel in variables if is_inner_kernel(kernel)],
             var_names=["bias", "gamma", "beta"],
@@ -42,10 +43,11 @@ class Muon(keras.optimizers.SGD):
         super().build(variables)
 
     def update_step(self, gradient, variable, learning_rate) -> None:
-        if not is_inner_kernel(variable):
+        index = self._get_variable_index(variable)
+        if not self.is_inner[index]:
             super().update_step(gradient, variable, learning_rate)
             return
-        velocity = self.momentums[self._get_variable_index(variable)]
+        velocity = self.momentums[index]
         velocity.assign(MOMENTUM * velocity + gradient)
         filters = variable.shape[-1]
         step = tf.reshape(gradient + MOMENTUM * velocity, (-1, filters))
