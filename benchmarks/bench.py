@@ -1,4 +1,4 @@
-"""Test error against seconds of training: our presets and three well-known networks.
+"""Test error against seconds of training: our presets and three well-known models.
 
     python -m benchmarks.bench                     everything: an hour on two cores
     python -m benchmarks.bench --seeds 1 --epochs 1     a look at whether it runs: minutes
@@ -52,7 +52,7 @@ class Contender(NamedTuple):
 
 
 CONTENDERS = {
-    "notebook": Contender("the classic notebook's network", 2, style.GREY, "o"),
+    "notebook": Contender("the classic notebook's model", 2, style.GREY, "o"),
     "keras_example": Contender("Keras' MNIST example", 1, "#e69f00", "s"),
     "pytorch_example": Contender("PyTorch's MNIST example", 1, "#cc79a7", "P"),
     "fast": Contender("ours, fast", 5, "#009e73", "^"),
@@ -111,8 +111,8 @@ def table(runs: Runs, labels: np.ndarray) -> pd.DataFrame:
     """A row per contender: means and sample standard deviations over its seeds.
 
     Columns: seeds; epochs; images (trained on per epoch); seconds and seconds_std; of_notebook
-    (mean seconds over those of the notebook's network); accuracy, accuracy_std, accuracy_min of
-    the final networks in %; corrupted and corrupted_std, their mean error under the 16 corruptions
+    (mean seconds over those of the notebook's model); accuracy, accuracy_std, accuracy_min of
+    the final models in %; corrupted and corrupted_std, their mean error under the 16 corruptions
     after MNIST-C in %, worst, that under the worst of these; averaged, the accuracy in % of the
     mean of their probabilities;
     multiply_adds_per_second, the useful ones, and of_matrix_product, their share of the machine's
@@ -254,7 +254,7 @@ def page(summary: pd.DataFrame) -> str:
         "",
         "![A point per run, error on corrupted against error on clean images](corrupted.png)",
         "",
-        "| network | seeds | epochs | seconds | of the notebook's | test accuracy, % | averaged, %"
+        "| model | seeds | epochs | seconds | of the notebook's | test accuracy, % | averaged, %"
         " | error under corruption, % | worst, % | of the matrix rate |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]

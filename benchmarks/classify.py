@@ -77,7 +77,7 @@ def steps(photos: list[Path]) -> dict[str, float]:
     values, decoding = timed(lambda path: load(path)[0][0], photos)
     found, finding = timed(find_digits, values)
     inks, preparing = timed(lambda each: prepare(each.inks), found)
-    predict(inks[0])  # loads the network
+    predict(inks[0])  # loads the model
     _, predicting = timed(predict, inks)
     seconds = {"decode": decoding, "find": finding, "prepare": preparing, "predict": predicting}
     return {step: of_all / len(photos) for step, of_all in seconds.items()}

@@ -4,7 +4,7 @@
 
 Ours are the pipeline's own `train` and `package`, with the values of params.yaml and of presets/.
 The others are written here from their published descriptions and run as their users run them: by a
-plain fit, without determinism. The clock runs from the building of the network to the last step,
+plain fit, without determinism. The clock runs from the building of the model to the last step,
 with libraries imported and images in memory. It stops after each epoch, while the test images are
 predicted; the errors are noted and used for nothing.
 """
@@ -55,7 +55,7 @@ class Clock:
         self.start()
 
     def errors(self, images: np.ndarray, labels: np.ndarray) -> int:
-        """How many of these the network misclassifies as it was at the end of the last epoch."""
+        """How many of these the model misclassifies as it was at the end of the last epoch."""
         blocks = np.array_split(images, -(-len(images) // BATCH))
         found = np.concatenate([np.asarray(self.predict(block)).argmax(axis=1) for block in blocks])
         return int((found != labels).sum())
@@ -123,7 +123,7 @@ def multiply_adds(model) -> int:
 
 
 def ours(name: str, seed: int, epochs: int | None, clock: Clock) -> dict:
-    """The pipeline's training by a preset; its packaged network classifies the test images."""
+    """The pipeline's training by a preset; its packaged model classifies the test images."""
     from stages import package, train
     from stages.network import saved
     from stages.prediction.predict import Predictor
@@ -138,8 +138,8 @@ def ours(name: str, seed: int, epochs: int | None, clock: Clock) -> dict:
     unseen = validation._replace(images=validation.images[:0], labels=validation.labels[:0])
 
     def note(model) -> None:
-        network = averaged_logits(model, packaging.average_shift)
-        clock.epoch_ends(lambda: network.predict_on_batch)
+        averaged = averaged_logits(model, packaging.average_shift)
+        clock.epoch_ends(lambda: averaged.predict_on_batch)
 
     after_each_epoch(note)
     # What the stages write, a backup among it, must not meet that of the pipeline.
@@ -171,7 +171,7 @@ def fit(layers: list, known: Images, batch_size: int, epochs: int, seed: int, cl
 
 
 def two_convolutions() -> list:
-    """How both of the Keras networks begin."""
+    """How both of the Keras models begin."""
     from keras import layers
 
     return [
@@ -183,7 +183,7 @@ def two_convolutions() -> list:
 
 
 def notebook(seed: int, epochs: int | None, clock: Clock) -> dict:
-    """The network of many notebooks, after F. Chollet, "Deep Learning with Python" (2017)."""
+    """The model of many notebooks, after F. Chollet, "Deep Learning with Python" (2017)."""
     from keras import layers
 
     stack = [

@@ -5,9 +5,9 @@
 Run from the project's folder, after `dvc repro download`, on Linux: memory is read from /proc.
 Each size repeats the files of data/raw, every image moved by up to two pixels either way, and runs
 the real stages on that in a temporary folder of DIR; size 1 comes first, to compare with. 100 ×
-MNIST is 7,000,000 images and takes 23 GB of disk. The network is a small one (8, 16 and 32 filters)
+MNIST is 7,000,000 images and takes 7 GB of disk. The model is a small one (8, 16 and 32 filters)
 and trains for one epoch: reading and augmenting images is what may depend on their number, and a
-large network would hide it. Nothing is validated. The table is printed and
+large model would hide it. Nothing is validated. The table is printed and
 written to benchmarks/results/scale.csv:
 
     size                times the files of data/raw
