@@ -9,7 +9,13 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 .PHONY: run fast short best digits experiments cluster draw undo test test-all lint plots notebook card bench lock clean help
 
 run: .venv/installed  ## run what has changed (on digits if MNIST cannot be reached), show the result
+ifdef DATA
+	@echo "Copying $(DATA) into data/own"
+	@cp -RL "$(DATA)" data/own/
+	@python -m tools.run photos -S "download.dataset=$(notdir $(DATA:/=))"
+else
 	@python -m tools.run
+endif
 
 fast:  ## try a small model, one epoch: half a minute
 short:  ## try the default's model, trained for 3 epochs only
@@ -21,7 +27,7 @@ fast short best digits: .venv/installed
 experiments: .venv/installed  ## show what was tried, what was changed and what came of it
 	@python -m tools.experiments
 
-draw: .venv/installed  ## open the page to draw on, with the trained network in it
+draw: .venv/installed  ## open the page to draw on, with the trained model in it
 	@python -m apps.draw
 	@echo "Opening models/exported/draw.html in a browser"
 	@python -m webbrowser "file://$(CURDIR)/models/exported/draw.html"
@@ -29,10 +35,10 @@ draw: .venv/installed  ## open the page to draw on, with the trained network in 
 undo: .venv/installed  ## discard an experiment: back to the committed params, results and model
 	@python -m tools.undo
 
-cluster: .venv/installed  ## train one network with two workers, as on two hosts
-	@python -m tools.cluster --workers 2
+cluster: .venv/installed  ## train one model with two workers, as on two hosts
+	@python -m tools.cluster --workers 2 python -m stages.train --seed 0
 
-test: .venv/installed  ## run the tests (under 3 minutes on 2 cores)
+test: .venv/installed  ## run the tests (minutes)
 	pytest
 
 test-all: .venv/installed  ## run all tests, the long ones too

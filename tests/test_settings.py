@@ -188,7 +188,10 @@ def test_each_value_is_seen_where_it_acts(folder: Path):
     found = seen(folder)
     assert found.keys() == OTHERS.keys()
     for key, value in OTHERS.items():
-        expected = value if isinstance(value, str) else pytest.approx(value, rel=1e-3)
+        few = key == "preprocess.validation_size"  # each image by itself: about so many
+        expected = (
+            value if isinstance(value, str) else pytest.approx(value, rel=0.1 if few else 1e-3)
+        )
         assert found[key] == expected, key
 
 
