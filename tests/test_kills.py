@@ -37,7 +37,6 @@ def recover(project: Path) -> None:
     """What `make` does first, and what docs/reliability.md says of DVC's other files."""
     time.sleep(1.1)  # a note that is younger may be of a running command
     run("python", "-m", "tools.recover", cwd=project)
-    run("find", ".dvc", "-path", "*/cache/runs/*", "-empty", "-delete", cwd=project)
     try:
         strictyaml.load(str(project / "dvc.lock"), COMPILED_LOCKFILE_SCHEMA)
     except FileNotFoundError:

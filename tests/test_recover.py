@@ -1,4 +1,4 @@
-"""`python -m tools.recover`: the notes that a killed DVC left go, those of a running DVC stay."""
+"""`python -m tools.recover`: what a killed DVC left goes, what belongs to a running DVC stays."""
 
 import json
 import os
@@ -55,3 +55,15 @@ def test_the_note_of_a_running_command_stays(tmp_path, kind):
 def test_a_note_that_names_nobody_stays(tmp_path):
     write(tmp_path, NOTES[0], ENDED, age=5).write_text('{"write": {}, "read": {}}')
     assert run_stage(recover.main, tmp_path) == ""
+
+
+@pytest.mark.parametrize("pid", [ENDED, os.getpid()])
+def test_empty_folders_of_the_run_cache_go_unless_dvc_is_about_to_fill_them(tmp_path, pid):
+    empty, full = (tmp_path / f".dvc/cache/runs/ab/{name}" for name in ("abc", "abd"))
+    for folder in (empty, full):
+        folder.mkdir(parents=True)
+    (full / "entry").touch()
+    write(tmp_path, NOTES[0], pid, age=-1)
+    run_stage(recover.main, tmp_path)
+    assert full.exists()
+    assert empty.exists() == (pid != ENDED)

@@ -1,12 +1,14 @@
-"""Remove the notes of running commands that a killed DVC left: `make` calls this first.
+"""Remove the notes that a killed DVC left: `make` calls this first.
 
 DVC (3.67) notes which commands run, and writes over that file in place. After a kill it stops there
-if the note is cut off, or if another process has the number of the command that was killed.
+if the note is cut off, or if another process has the number of the command that was killed. It also
+stops (`NoneType`) at a folder of its run cache that it had made, but not filled yet.
 """
 
 import json
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -41,6 +43,9 @@ def main() -> None:
         if running(note) is False:
             note.unlink()
             print(f"{note}: removed, left by a killed command", file=sys.stderr)
+    for folder in () if any(map(running, NOTES)) else Path(".dvc/cache/runs").glob("*/*"):
+        with suppress(OSError):  # it is not empty
+            folder.rmdir()
 
 
 if __name__ == "__main__":
