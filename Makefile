@@ -6,32 +6,39 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := run
-.PHONY: run fast short best experiments cluster draw undo test test-all lint plots notebook card bench lock clean help
+.PHONY: run fast short best digits experiments cluster draw undo test test-all lint plots notebook card bench lock clean help
 
 run: .venv/installed  ## run what has changed (on digits if MNIST cannot be reached), show the result
+ifdef DATA
+	@echo "Copying $(DATA) into data/own"
+	@cp -RL "$(DATA)" data/own/
+	@python -m tools.run photos -S "download.dataset=$(notdir $(DATA:/=))"
+else
 	@python -m tools.run
+endif
 
-fast:  ## try a small network, one epoch: seconds
-short:  ## try the default's network, trained for 3 epochs only
-best:  ## try a wider network
-fast short best: .venv/installed
-	@set -f; python -m tools.run $$(cat presets/$@.txt)
+fast:  ## try a small model, one epoch: half a minute
+short:  ## try the default's model, trained for 3 epochs only
+best:  ## try a wider model
+digits:  ## try the small images that scikit-learn carries: half a minute, works offline
+fast short best digits: .venv/installed
+	@python -m tools.run $@
 
-experiments: .venv/installed  ## show all experiments side by side
-	@dvc exp show --no-pager --only-changed --keep 'accuracy|corrupt|val_loss' --drop 'Created|Executor|errors|loss|ece|undisputed|train$$|val$$|std|.*/.*'
+experiments: .venv/installed  ## show what was tried, what was changed and what came of it
+	@python -m tools.experiments
 
-draw: .venv/installed  ## open the page to draw on, with the trained network in it
+draw: .venv/installed  ## open the page to draw on, with the trained model in it
 	@python -m apps.draw
 	@echo "Opening models/exported/draw.html in a browser"
 	@python -m webbrowser "file://$(CURDIR)/models/exported/draw.html"
 
-undo: .venv/installed  ## discard an experiment: back to the committed params, results and network
+undo: .venv/installed  ## discard an experiment: back to the committed params, results and model
 	@python -m tools.undo
 
-cluster: .venv/installed  ## train one network with two workers, as on two hosts
-	@python -m tools.cluster --workers 2
+cluster: .venv/installed  ## train one model with two workers, as on two hosts
+	@python -m tools.cluster --workers 2 python -m stages.train --seed 0
 
-test: .venv/installed  ## run the tests (under 3 minutes on 2 cores)
+test: .venv/installed  ## run the tests (minutes)
 	pytest
 
 test-all: .venv/installed  ## run all tests, the long ones too
@@ -53,7 +60,8 @@ notebook: .venv/installed-dev  ## run MNIST.ipynb from top to bottom, with what 
 	    --ClearMetadataPreprocessor.preserve_nb_metadata_mask="{'kernelspec', ('language_info', 'name')}" \
 	    MNIST.ipynb
 
-card: .venv/installed  ## fill in the numbers that README.md and docs/ quote, from the last run
+card: .venv/installed  ## fill in the numbers that README.md and docs/ quote, of one run
+	dvc repro
 	python -m tools.card
 
 bench: .venv/installed  ## time training and dvc repro, see docs/benchmarks.md: an hour
@@ -82,7 +90,7 @@ help:  ## list these
 	    "Python 3.11 to 3.13 is needed, $(PYTHON) is %d.%d: set PYTHON, as in make PYTHON=python3.12" % v)'
 	$(PYTHON) -m venv .venv
 	@echo "Installing what $< lists (about 0.6 GB to download): half a minute to a few minutes"
-	-@grep '^uv==' requirements-dev.txt | $(pip) /dev/stdin
+	@grep '^uv==' requirements-dev.txt | $(pip) /dev/stdin 2>/dev/null || echo "Without uv: with pip"
 	$(install)
 	@touch $@
 
@@ -93,4 +101,5 @@ help:  ## list these
 # uv takes a tenth of pip's time. Where it can't be had, or doesn't find an index that only pip's
 # settings name, pip does the same.
 pip = $(BIN)/python -m pip install --quiet --disable-pip-version-check -r
-install = @$(BIN)/uv pip install --quiet --python $(BIN)/python -r $< || $(pip) $<
+uv = $(BIN)/uv pip install --quiet --python $(BIN)/python -r
+install = @test -x $(BIN)/uv && $(uv) $< || $(pip) $<

@@ -23,8 +23,8 @@ from PIL import Image, ImageChops
 
 from apps.classify import predict
 from apps.classify.find import find_digits
-from apps.classify.load import load
-from apps.classify.prepare import prepare
+from apps.classify.pictures import load
+from apps.classify.preparation import prepare
 from stages.base import data
 from stages.base.files import write_csv
 from stages.base.stage import UserError, run_stage
@@ -74,10 +74,10 @@ def timed(work: Callable, things: list) -> tuple[list, float]:
 
 def steps(photos: list[Path]) -> dict[str, float]:
     """Seconds per photo of each step, done for all photos before the next."""
-    values, decoding = timed(lambda path: load(path)[0], photos)
+    values, decoding = timed(lambda path: load(path)[0][0], photos)
     found, finding = timed(find_digits, values)
     inks, preparing = timed(lambda each: prepare(each.inks), found)
-    predict(inks[0])  # loads the network
+    predict(inks[0])  # loads the model
     _, predicting = timed(predict, inks)
     seconds = {"decode": decoding, "find": finding, "prepare": preparing, "predict": predicting}
     return {step: of_all / len(photos) for step, of_all in seconds.items()}
@@ -91,8 +91,8 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as place:
         one, sheet, large = (Path(place, f"{name}.jpg") for name in ("one", "sheet", "large"))
-        digit = data.scaled(data.load_split("test").images[0, :, :, 0])
-        Image.fromarray(np.uint8(255 - 255 * digit)).save(one, quality=95)
+        digit = data.load_split("test").images[0, :, :, 0]
+        Image.fromarray(np.uint8(255 - digit)).save(one, quality=95)
         page(sheet, (1600, 800))
         page(large, LARGE, GRAIN)
         cases = {"one digit, 28×28": one, "32 digits, 1600×800": sheet, "12 megapixels": large}

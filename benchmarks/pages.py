@@ -15,7 +15,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from apps.classify import Digits, classify_one, predict
-from apps.classify.prepare import prepare
+from apps.classify.preparation import prepare
 from benchmarks.drawn import negatives
 from benchmarks.drawn import pages as drawing
 from stages.base import data

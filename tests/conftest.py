@@ -46,7 +46,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log) -> LoadScopeScheduli
 def copy_project(target: Path) -> Path:
     """A Git repository with the project's pipeline, set to train a tiny network on digits."""
     ignored = shutil.ignore_patterns("__pycache__", "dvc.yaml", "dvc.lock")  # the latter of apps/
-    for name in ("apps", "stages", "tools", ".dvc/plots"):
+    for name in ("apps", "stages", "tools", "presets", ".dvc/plots"):
         shutil.copytree(ROOT / name, target / name, ignore=ignored)
     files = "dvc.yaml params.yaml requirements.txt .dvcignore .gitignore .gitattributes "
     files += "data/README.md data/own/README.md .dvc/config .dvc/.gitignore .dvc/page.html"
@@ -69,17 +69,6 @@ def git_init(folder: Path) -> None:
     run("git", "init", "-q", "-b", "main", cwd=folder)
     run("git", "config", "user.name", "Tests", cwd=folder)
     run("git", "config", "user.email", "tests@example.com", cwd=folder)
-
-
-def small_dvc_project(folder: Path, files: dict[str, str], *commands: str) -> Path:
-    """A DVC project of these files, in which the pipeline has run, committed."""
-    git_init(folder)
-    for name, text in files.items():
-        (folder / name).write_text(text)
-    for command in ("dvc init -q", *commands, "dvc repro"):
-        run(*command.split(), cwd=folder)
-    commit(folder, "run")
-    return folder
 
 
 def commit(project: Path, message: str) -> None:

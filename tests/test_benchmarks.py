@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 import yaml
 from conftest import ROOT, change_params, packaged, run
-from stages.network.settings import Network, Train
 
 from benchmarks import bench, contenders
-from stages.base import arrays
+from stages.base import data
+from stages.base.data import RAW
+from stages.base.settings import Network, Train
 from stages.dataset import digits
-from stages.dataset.catalogue import RAW
 from stages.prediction.predict import Predictor
 
 PRESETS = sorted((ROOT / "presets").glob("*.txt"))
@@ -40,7 +40,7 @@ def test_a_preset_is_options_that_change_params(path: Path, monkeypatch: pytest.
 def test_multiply_adds_of_a_network_counted_by_hand():
     from stages.network import architecture  # here: TensorFlow takes seconds
 
-    model = architecture.build(10, Network(crop=2, filters=[3, 4, 5]))
+    model = architecture.build((28, 28, 1), 10, Network(crop=2, filters=[3, 4, 5]))
     # Places × window × channels in × channels out, at 12×12, 12×12 and 6×6.
     forward = 144 * 25 * 3 + 144 * 9 * 3 * 4 + 36 * 9 * 4 * 5 + 5 * 10
     assert contenders.multiply_adds(model) == 3 * forward - 144 * 25 * 3
@@ -74,8 +74,8 @@ def test_it_measures_each_contender_and_goes_on_where_it_stopped(tmp_path: Path,
     assert list(epochs["seconds"]["notebook"]) == [7, 7], "taken from the interrupted benchmark"
     assert (epochs.loc[names[1:]].groupby("contender")["seconds"].diff().dropna() > 0).all()
     # The same seed and params gave the pipeline's network: its errors are the packaged one's.
-    images, labels = arrays.load_split("test")
-    errors = int((Predictor(0)(images)[0].argmax(axis=1) != labels).sum())
+    test = data.load_split("test")
+    errors = int((Predictor(0)(test.images)[0].argmax(axis=1) != test.labels).sum())
     assert epochs["test_errors"]["default"].iloc[-1] == errors
     table = pd.read_csv("results/table.csv", index_col="contender")
     assert (table["corrupted"]["notebook"], table["worst"]["notebook"]) == (15, 25)
@@ -92,6 +92,7 @@ def test_scale_measures_both_stages_at_each_size(tmp_path: Path):
         shutil.copy(ROOT / name, tmp_path)
     change_params(tmp_path, download__dataset="digits")
     digits.write_digits(tmp_path / RAW)
+    data.write_info(digits.INFO, tmp_path / RAW)
     (tmp_path / "space").mkdir()
     command = ("python", "-m", "benchmarks.scale", "--folder", "space", "--sizes", "3")
     run(*command, cwd=tmp_path, PYTHONPATH=str(ROOT))
@@ -99,6 +100,6 @@ def test_scale_measures_both_stages_at_each_size(tmp_path: Path):
     table = pd.read_csv(tmp_path / "benchmarks/results/scale.csv")
     assert table["size"].tolist() == [1, 1, 3, 3]
     assert table["stage"].tolist() == ["preprocess", "train"] * 2
-    # Of 1,437 training images 143 are for validation; batches of 256 leave the rest out.
+    # Batches of 256 leave the rest of the 1,437 training images out.
     assert table["images"].tolist() == [1797, 5 * 256, 3 * 1797, 16 * 256]
     assert (table[table["stage"] == "preprocess"]["peak_anonymous_mb"] < 300).all()

@@ -32,7 +32,9 @@ def write(folder: Path, epochs: int, ran: int | None = None, seeds: tuple = (0,)
     older = {"params.yaml": {"train": {"epochs": 77}}}  # of a seed that was taken out since
     lock = {"stages": {"train@0": {"params": noted}, "train@5": {"params": older}}}
     (folder / "dvc.lock").write_text(yaml.safe_dump(lock))
-    (folder / "metrics").mkdir(exist_ok=True)
+    (folder / "metrics/package").mkdir(parents=True, exist_ok=True)
+    packaged = folder / f"metrics/package/seed-{seeds[0]}.json"
+    packaged.write_text('{"val_loss": 0.25}')
     evaluated = {"accuracy": 0.9 + ran / 100}
     (folder / "metrics/evaluate.json").write_text(json.dumps(evaluated))
     (folder / "metrics/robustness.json").write_text('{"corrupt": 0.0312}')
@@ -65,11 +67,11 @@ def test_a_result_is_kept_once_and_the_index_stays(project):
     (project / "notes.txt").write_text("which is not of the result")
     write(project, 2)
     assert keep(project) == first != second
-    shown = run("git", "show", "--stat", f"{second_ref(project, second)}", cwd=project).stdout
+    shown = run("git", "show", "--stat", reference(project, second), cwd=project).stdout
     assert "staged" in shown
 
 
-def second_ref(project: Path, name: str) -> str:
+def reference(project: Path, name: str) -> str:
     pattern = f"refs/exps/*/*/{name}"
     return run("git", "for-each-ref", "--format=%(refname)", pattern, cwd=project).stdout.strip()
 
@@ -87,8 +89,8 @@ def test_all_that_was_tried_is_listed_newest_first_across_commits(project, monke
 
     head, *rows = listed(project, monkeypatch)
     assert head[:3] == ["name", "accuracy", "corrupt"]
-    (name, accuracy, _, corrupt, _, _, *changed), three, of_first, root = rows[1:5]
-    assert (name, accuracy, corrupt) == (second, "94.00", "3.12")
+    (name, accuracy, _, corrupt, _, loss, *changed), three, of_first, root = rows[1:5]
+    assert (name, accuracy, corrupt, loss) == (second, "94.00", "3.12", "0.2500")
     assert changed == ["seeds=[0,1]", "train.epochs=4"]
     assert three[1] == "93.00"
     assert three[-3:] == ["“three", "epochs”", "train.epochs=3"]

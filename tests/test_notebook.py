@@ -70,7 +70,7 @@ def test_it_runs_on_another_project_and_says_what_to_do_before_the_pipeline_has_
     project = copy_project(tmp_path / "project")
     change_params(project, seeds=[1, 0], package__average_shift=0)
     result = execute(project, check=False)
-    assert "error: models/trained/seed-1/network.keras cannot be loaded" in result.stderr
+    assert "error: models/trained/seed-1.keras cannot be loaded" in result.stderr
     assert (project / NOTEBOOK).read_bytes() == (ROOT / NOTEBOOK).read_bytes()
     run("dvc", "repro", cwd=project)
     execute(project)

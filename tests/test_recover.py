@@ -25,10 +25,10 @@ def write(folder: Path, note: str, pid: int, age: float, kind: str = "write") ->
 
 
 @pytest.mark.parametrize("note", NOTES)
-@pytest.mark.parametrize(("pid", "age"), [(ENDED, 5), (os.getpid(), 10**8)])
+@pytest.mark.parametrize(("pid", "age"), [(ENDED, 5), (None, 10**8)], ids=["ended", "reused"])
 def test_a_note_of_a_killed_command_is_removed(tmp_path, note, pid, age):
     """Also if a process that began after the note was written has the command's number."""
-    path = write(tmp_path, note, pid, age)
+    path = write(tmp_path, note, pid or os.getpid(), age)
     assert run_stage(recover.main, tmp_path).startswith(f"{note}: removed")
     assert not path.exists()
     assert run_stage(recover.main, tmp_path) == ""

@@ -18,7 +18,6 @@ import yaml
 from scipy import stats
 
 from stages.base.stage import UserError, run_stage
-from stages.dataset import catalogue
 from stages.report.scores import percent
 from tools.experiments import git
 
@@ -28,11 +27,15 @@ settings, train several seeds of each (-S 'seeds=[0,1,2]') and see mean and std:
 
 
 class Run(NamedTuple):
-    """A run's dataset, its number of test images, and the indices of the misclassified ones."""
+    """A run: its dataset, its number of test images by class, which of them are misclassified."""
 
     dataset: str
-    images: int
+    classes: dict[str, int]
     misclassified: frozenset[int]
+
+    @property
+    def images(self) -> int:
+        return sum(self.classes.values())
 
     @property
     def accuracy(self) -> float:
@@ -78,6 +81,9 @@ def load_run(name: str | None = None) -> Run:
     """
     revision = revision_of(name) if name else None
 
+    def table(name: str) -> pd.DataFrame:
+        return pd.read_csv(io.StringIO(text(f"metrics/{name}.csv")), index_col=0)
+
     def text(path: str) -> str:
         try:
             if revision:
@@ -88,13 +94,8 @@ def load_run(name: str | None = None) -> Run:
             raise UserError(f"no {path} {where}") from None
 
     dataset = yaml.safe_load(text("params.yaml"))["download"]["dataset"]
-    frame = pd.read_csv(io.StringIO(text("metrics/misclassified.csv")))
-    return Run(dataset, count_test_images(dataset), frozenset(frame["index"].tolist()))
-
-
-def count_test_images(dataset: str) -> int:
-    """How many test images a dataset has."""
-    return catalogue.find(dataset).test_images
+    classes = table("confusion_matrix").sum(axis=1)  # a row per class
+    return Run(dataset, classes.to_dict(), frozenset(table("misclassified").index))
 
 
 def load_both(name: str) -> tuple[Run, Run]:
@@ -105,8 +106,8 @@ def load_both(name: str) -> tuple[Run, Run]:
     """
     here, there = load_run(), load_run(name)
     if here[:2] != there[:2]:
-        runs = [f"{run.dataset} ({run.images:,} test images)" for run in (here, there)]
-        raise UserError(f"the workspace has a run on {runs[0]}, {name} one on {runs[1]}")
+        runs = [f"{run.images:,} test images of {run.dataset}" for run in (here, there)]
+        raise UserError(f"the workspace has a run on {runs[0]}, {name} one on other {runs[1]}")
     return here, there
 
 

@@ -22,8 +22,8 @@ from stages.base.stage import UserError, run_stage
 from stages.report.scores import percent
 
 GIT = ("git", "-c", "core.quotePath=false", "-c", "user.name=dvc", "-c", "user.email=dvc@local")
-RESULT = ("params.yaml", "dvc.lock", "apps/dvc.lock", "metrics", "plots")
-CODE = ("dvc.yaml", "stages", "apps", ":!apps/dvc.lock")
+RESULT = ("params.yaml", "dvc.lock", "metrics", "plots")
+CODE = ("dvc.yaml", "stages")
 COMMITS = 10  # that changed the result are shown, at most
 MEASURES = {"accuracy": percent, "corrupt": percent, "val_loss": "{:.4f}".format}
 
@@ -57,10 +57,10 @@ def keep(name: str) -> str | None:
     """
     head = git("rev-parse", "HEAD")[0]
     with TemporaryDirectory() as folder:
-        index = {"GIT_INDEX_FILE": f"{folder}/index"}
-        git("read-tree", *(git("stash", "create") or [head]), **index)
-        git("add", "--", *new_outputs(), **index)
-        tree = git("write-tree", **index)[0]
+        copy = shutil.copy(git("rev-parse", "--git-path", "index")[0], folder)
+        git("add", "-u", GIT_INDEX_FILE=copy)
+        git("add", "--", *new_outputs(), GIT_INDEX_FILE=copy)
+        tree = git("write-tree", GIT_INDEX_FILE=copy)[0]
     result = git("ls-tree", tree, *RESULT)
     if result == git("ls-tree", head, *RESULT):
         return None
@@ -141,7 +141,8 @@ def main() -> None:
     rows = [["name", *MEASURES, ["what was changed"]]]
     for name, commit, base, title in tried():
         values, changed = {}, title + (changes(commit, base) if base else [])
-        for stage in ("evaluate", "robustness", "package") if has_run(commit) else ():
+        first = load(commit, "params.yaml").get("seeds", [0])[0]
+        for stage in ("evaluate", "robustness", f"package/seed-{first}") if has_run(commit) else ():
             values |= load(commit, f"metrics/{stage}.json")
         found = [show(values[key]) if key in values else "-" for key, show in MEASURES.items()]
         rows.append([name, *found, changed or ["nothing"]])

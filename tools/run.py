@@ -73,18 +73,13 @@ def with_preset(text: str, preset: str) -> str:
 
 def write_params(text: str) -> None:
     """Replace params.yaml, unless a value in `text` is wrong: a UserError names each such value."""
-    before = PARAMS.read_text(encoding="utf-8")
-    if text == before:
-        return params.load()
+    if text == PARAMS.read_text(encoding="utf-8"):
+        params.load()
+        return
     recover.refuse_while_dvc_works()
     with replacing(PARAMS) as new:
         new.write_text(text, encoding="utf-8", newline="\n")
-    try:
-        params.load()
-    except BaseException:
-        with replacing(PARAMS) as new:
-            new.write_text(before, encoding="utf-8", newline="\n")
-        raise
+        params.load(new)
 
 
 def repro() -> bool:

@@ -7,8 +7,6 @@ plots differ from the commit, they are first kept as a DVC experiment, together 
 is. In the project's folder no code is changed.
 """
 
-from contextlib import suppress
-
 from dvc.exceptions import CheckoutError, DvcException
 from dvc.repo import Repo
 
@@ -25,16 +23,14 @@ def main() -> None:
         print(f"Kept what you had: `dvc exp apply {name}` brings it back.")
     git("add", "--", *new_outputs())  # known to Git, they are removed like what has changed
     changed = git("diff", "--name-only", "HEAD")
-    ours = [path for path in changed if path in RESULT or path.startswith(("metrics/", "plots/"))]
+    ours = [path for path in changed if path.split("/")[0] in RESULT]
     if ours:
         git("restore", "--staged", "--worktree", "--source=HEAD", "--", *ours)
     if code := ", ".join(path for path in changed if path not in ours):
         print(f"Left your other edits as they are: {code}.")
     print("params.yaml, dvc.lock, metrics and plots are as committed.")
     try:
-        with suppress(CheckoutError):  # of what apps/ makes, a fresh clone may have no copy
-            Repo().checkout(force=True)
-        Repo().checkout("dvc.yaml", force=True)
+        Repo().checkout(force=True)
     except CheckoutError:
         raise UserError(MISSING) from None
     except DvcException as error:

@@ -1,4 +1,4 @@
-"""Digits of your own pictures, classified by the trained network: found, prepared, predicted.
+"""Digits of your own pictures, classified by the trained model: found, prepared, predicted.
 
     python -m apps.classify photo.jpg folder/ 'scans/*.png'
 
@@ -11,14 +11,17 @@ TensorFlow is not imported: the model is a LiteRT file, and starts in a tenth of
 import threading
 from collections.abc import Iterable
 from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from apps.classify.find import find_digits
-from apps.classify.load import Picture, load
-from apps.classify.prepare import prepare, whole
+from apps.classify.pictures import Picture, load
+from apps.classify.preparation import prepare, whole
 from stages.base import params
+from stages.base.stage import UserError
 from stages.prediction.predict import Ensemble
 
 SINGLE = 32  # pixels of the longer side: a picture as small as MNIST's shows one digit
@@ -31,10 +34,10 @@ class Digits(NamedTuple):
 
     labels: int, shape (N,); names of the classes are in `names`.
     probabilities: of all classes, float32, shape (N, classes).
-    accepted: bool, shape (N,): False if it may be no digit, or the network is too unsure.
-    boxes: left, top, right, bottom in pixels of the picture, float, shape (N, 4).
+    accepted: bool, shape (N,): False if it may be no digit, or the model is too unsure.
+    boxes: left, top, right, bottom in pixels of the picture, upright, float, shape (N, 4).
     rows: int from 0, shape (N,).
-    images: what the network saw, float32 in [0, 1], shape (N, 28, 28).
+    images: what the model saw, float32 in [0, 1], shape (N, 28, 28).
     names: of the classes.
     """
 
@@ -94,27 +97,38 @@ def classify(pictures: Iterable[Picture]) -> list[Digits]:
         For each picture its digits; none if there is no ink, or only what has no digit's shape.
 
     Raises:
-        UserError: a picture cannot be loaded, or no network was trained yet.
+        UserError: a picture cannot be loaded, or no model was trained yet.
     """
+    if isinstance(pictures, str | bytes | Path | Image.Image):
+        raise UserError(f"expected a list of pictures, found one: classify([{pictures!r}])")
     return [classify_one(picture) for picture in pictures]
 
 
 def classify_one(picture: Picture) -> Digits:
-    """As `classify`, of one picture."""
-    names = model().info.classes
-    values, scale = load(picture)
+    """As `classify`, of one picture; further pages of it come below the first."""
+    parts, row, below = [], 0, 0.0
+    for values, scale in load(picture):
+        boxes, rows, images, probabilities, accepted = of_page(values, scale)
+        parts.append((boxes + (0, below, 0, below), rows + row, images, probabilities, accepted))
+        row, below = row + rows.max(initial=-1) + 1, below + len(values) / scale
+    boxes, rows, images, probabilities, accepted = map(np.concatenate, zip(*parts, strict=True))
+    labels = probabilities.argmax(axis=1)
+    return Digits(labels, probabilities, accepted, boxes, rows, images, model().info.classes)
+
+
+def of_page(values: np.ndarray, scale: float) -> tuple[np.ndarray, ...]:
+    """Boxes, rows, images, probabilities and what is accepted, of one page as `load` gives it."""
     found = find_digits(values, single=max(values.shape) / scale <= SINGLE)
     images = prepare(found.inks)
-    probabilities, accepted = np.zeros((0, len(names)), np.float32), np.zeros(0, bool)
+    probabilities = np.zeros((0, len(model().info.classes)), np.float32)
+    accepted = np.zeros(0, bool)
     if len(images):
         probabilities, accepted = predict(images)
-    boxes, rows = found.boxes, found.rows
     height, width = values.shape
     if not accepted.any() and SQUARE[0] <= width / height <= SQUARE[1]:
         one = whole(values)[None]
         of_one, believed = predict(one)
         if believed.all():  # nothing else was believed: it is one digit
-            images, probabilities, accepted = one, of_one, believed
-            boxes, rows = np.array([[0, 0, width, height]]), np.zeros(1, int)
-    labels = probabilities.argmax(axis=1)
-    return Digits(labels, probabilities, accepted, boxes / scale, rows, images, names)
+            box = np.array([[0, 0, width, height]]) / scale
+            return box, np.zeros(1, int), one, of_one, believed
+    return found.boxes / scale, found.rows, images, probabilities, accepted

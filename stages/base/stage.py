@@ -21,7 +21,7 @@ def run_stage(main: Callable[[], None]) -> None:
     def interrupt(number: int, frame) -> None:
         nonlocal interrupted
         interrupted = True
-        sys.unraisablehook = lambda unraisable: None  # an interrupt in __del__ is no news
+        sys.unraisablehook = lambda unraisable: None  # ignore KeyboardInterrupt in __del__
         raise KeyboardInterrupt
 
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # ignored by jobs in the background
@@ -30,7 +30,7 @@ def run_stage(main: Callable[[], None]) -> None:
         try:
             main()
             sys.stdout.flush()
-        finally:  # from here on errors in __del__, of what was left half-made, are no news
+        finally:  # ignore errors in __del__ of what was left half-made
             sys.unraisablehook = lambda unraisable: None
             if interrupted:  # a library may have turned the interrupt into an error of its own
                 raise KeyboardInterrupt

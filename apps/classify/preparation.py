@@ -1,4 +1,4 @@
-"""A digit's ink as the network knows digits: as MNIST's were prepared.
+"""A digit's ink as the model knows digits: as MNIST's were prepared.
 
 Scaled into a box of 20×20 pixels with its aspect kept, antialiased, then moved so that the centre
 of mass is the centre of 28×28 pixels (LeCun, Bottou, Bengio, Haffner, "Gradient-based learning
