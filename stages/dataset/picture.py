@@ -86,7 +86,11 @@ def prepare(picture: Image.Image, shape: tuple[int, int, int], fit: str) -> np.n
     scale = choose(width / picture.width, height / picture.height)
     method = Image.Resampling.BOX if scale < 1 else Image.Resampling.BICUBIC
     if fit == "crop":
-        across, down = (picture.width - width / scale) / 2, (picture.height - height / scale) / 2
+        # Not below 0 by rounding.
+        across, down = (
+            max(0, (whole - part / scale) / 2)
+            for whole, part in zip(picture.size, (width, height), strict=True)
+        )
         box = (across, down, picture.width - across, picture.height - down)
         image = np.asarray(picture.resize((width, height), method, box))
     else:
