@@ -71,7 +71,9 @@ def test_channels_move_alike_and_grey_in_colour_stays_grey(name: str, images: np
         np.testing.assert_allclose(found[..., 0], corrupt(images, name, 0), atol=1e-6)
 
 
-@pytest.mark.parametrize("name", [name for name in CORRUPTIONS if "noise" not in name])
+@pytest.mark.parametrize(
+    "name", sorted(CORRUPTIONS.keys() - {"shot_noise", "impulse_noise", "jpeg"})
+)
 def test_colours_stay_apart(name: str):
     """A red square on black has no green in it but that of what is laid over the image."""
     images = np.zeros((20, 28, 28, 3), np.float32)
@@ -81,12 +83,12 @@ def test_colours_stay_apart(name: str):
         assert found.any(axis=(1, 2, 3)).all()
         return
     laid_over = corrupt(np.zeros((20, 28, 28), np.float32), name, 0)
-    np.testing.assert_allclose(found[..., 1], laid_over, atol=0.2 if name == "jpeg" else 1e-6)
+    np.testing.assert_allclose(found[..., 1], laid_over, atol=1e-6)
     assert (found[..., 0].sum(axis=(1, 2)) > laid_over.sum(axis=(1, 2)) - 40).all()
 
 
 @pytest.mark.parametrize(
-    "name", ["defocus_blur", "motion_blur", "glass_blur", "translate", "zigzag"]
+    "name", ["defocus_blur", "motion_blur", "glass_blur", "translate", "elastic"]
 )
 def test_lengths_are_in_proportion_to_the_image(name: str):
     """Of a disk three times as large, the corrupted one is, too: as far spread, about."""
@@ -208,9 +210,8 @@ def test_stripe_inverts_both_sides(images: np.ndarray):
 
 
 def differences(fields: np.ndarray) -> tuple[float, float]:
-    """Mean squared differences of pixels that are 1 and 6 rows apart, in images of 28 pixels."""
-    lags = (fields.shape[1] // 28, 6 * fields.shape[1] // 28)
-    return tuple(((fields[:, lag:] - fields[:, :-lag]) ** 2).mean() for lag in lags)
+    """Mean squared differences of pixels that are 1 and 6 rows apart."""
+    return tuple(((fields[:, lag:] - fields[:, :-lag]) ** 2).mean() for lag in (1, 6))
 
 
 def smoothness(sigma: float) -> float:
@@ -218,13 +219,19 @@ def smoothness(sigma: float) -> float:
     return (1 - np.exp(-(6**2) / (4 * sigma**2))) / (1 - np.exp(-1 / (4 * sigma**2)))
 
 
-def test_fog_lays_smooth_clouds_over_a_paler_image(images: np.ndarray):
+@pytest.fixture
+def as_of_28_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lengths do not grow with the image: of a large one there is more to measure."""
+    monkeypatch.setattr(corruptions, "unit", lambda images: 1.0)
+
+
+def test_fog_lays_smooth_clouds_over_a_paler_image(images: np.ndarray, as_of_28_pixels):
     clouds = corrupt(np.zeros_like(images), "fog", 0)
     np.testing.assert_allclose(corrupt(images, "fog", 0) - clouds, images / 3, atol=1e-6)
     np.testing.assert_allclose(clouds.min(axis=(1, 2)), 0, atol=1e-6)
     np.testing.assert_allclose(clouds.max(axis=(1, 2)), 2 / 3, atol=1e-6)
     assert clouds.std(axis=0).min() > 0.05  # each image has clouds of its own
-    near, far = differences(corrupt(np.zeros((100, 84, 84), np.float32), "fog", 0))
+    near, far = differences(corrupt(np.zeros((6, 280, 280), np.float32), "fog", 0))
     assert far / near == pytest.approx(smoothness(3), rel=0.05)
 
 
@@ -262,7 +269,7 @@ def test_lines_add_ink_take_none_away_and_have_their_shape(name: str, images: np
     np.testing.assert_allclose(thickness / np.hypot(1, steepness), 2, atol=0.15)  # pixels
 
 
-def test_lines_start_and_end_anywhere_between_top_and_bottom():
+def test_lines_start_and_end_anywhere_between_top_and_bottom(as_of_28_pixels):
     """In three rows a line of 2 pixels with soft edges leaves so much ink on average."""
     dotted = corrupt(plain(0, 2000)[:, :3, :4], "dotted_line", 0)[:, :, -1]
     np.testing.assert_allclose(dotted.mean(axis=0), [1 / 2, 7 / 8, 1 / 2], atol=0.03)
@@ -276,15 +283,15 @@ def test_canny_edges_are_those_of_each_image_alone(images: np.ndarray):
     np.testing.assert_array_equal(corrupt(wide, "canny_edges", 0), expected)
 
 
-def test_elastic_moves_ink_smoothly_and_by_few_pixels():
-    ramp = np.linspace(0.1, 0.9, 84, dtype=np.float32)
+def test_elastic_moves_ink_smoothly_and_by_few_pixels(as_of_28_pixels):
+    ramp = np.linspace(0.1, 0.9, 280, dtype=np.float32)
     for images in (ramp[:, None], ramp[None]):  # moves up and down, left and right
-        images = np.broadcast_to(images, (100, 84, 84))
-        moved = (corrupt(images, "elastic", 0) - images)[:, 18:-18, 18:-18] * 83 / 0.8 / 3  # pixels
+        images = np.broadcast_to(images, (10, 280, 280))
+        moved = (corrupt(images, "elastic", 0) - images)[:, 8:-8, 8:-8] * 279 / 0.8  # pixels
         # Uniform noise has variance 1/3, a Gaussian filter divides it by 4 pi sigma squared.
-        assert moved.std() == pytest.approx(30 * np.sqrt(1 / 3 / (4 * np.pi * 4**2)), rel=0.03)
-        near, far = (((moved[:, lag:] - moved[:, :-lag]) ** 2).mean() for lag in (3, 18))
-        assert far / near == pytest.approx(smoothness(4), rel=0.1)
+        assert moved.std() == pytest.approx(30 * np.sqrt(1 / 3 / (4 * np.pi * 4**2)), rel=0.015)
+        near, far = differences(moved)
+        assert far / near == pytest.approx(smoothness(4), rel=0.05)
 
 
 def test_pixelate_keeps_the_mean_of_squares(images: np.ndarray):

@@ -147,7 +147,7 @@ def test_metrics_have_the_same_keys_for_any_number_of_seeds(
     [
         (("ant", "bee"), (28, 28, 1), None),
         (("ant", "bee"), (17, 40, 3), 1),
-        (tuple(f"class, {label}" for label in range(200)), (16, 16, 3), 199),
+        (tuple(f"class, {label}" for label in range(40)), (16, 16, 3), 39),
         (("$x$", "日本語", 'a "quoted", name'), (20, 24, 1), 0),
     ],
 )

@@ -99,11 +99,8 @@ def flat(report: dict, prefix: str = "") -> Iterator[tuple[str, float]]:
 
 def without_resampling(values: dict) -> dict:
     """Without the intervals of balanced_accuracy and macro_f1, which are drawn at random."""
-    return {
-        key: values[key]
-        for key in values
-        if not key.startswith(("balanced_acc", "macro_f1")) or "_95" not in key
-    }
+    drawn = ("balanced_accuracy_95", "macro_f1_95")
+    return {key: values[key] for key in values if not any(name in key for name in drawn)}
 
 
 def test_each_number_is_that_of_an_independent_computation():
