@@ -15,7 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from stages.base.stage import UserError
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")  # and HEIF
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")  # and HEIF
 SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 SUFFIXES |= {".avif", ".heic", ".heif"}
 LARGEST = 120_000_000  # pixels: more than most cameras', less than a file made to fill the memory
@@ -86,7 +86,11 @@ def prepare(picture: Image.Image, shape: tuple[int, int, int], fit: str) -> np.n
     scale = choose(width / picture.width, height / picture.height)
     method = Image.Resampling.BOX if scale < 1 else Image.Resampling.BICUBIC
     if fit == "crop":
-        across, down = (picture.width - width / scale) / 2, (picture.height - height / scale) / 2
+        # Not below 0 by rounding.
+        across, down = (
+            max(0, (whole - part / scale) / 2)
+            for whole, part in zip(picture.size, (width, height), strict=True)
+        )
         box = (across, down, picture.width - across, picture.height - down)
         image = np.asarray(picture.resize((width, height), method, box))
     else:
