@@ -29,6 +29,7 @@ MISCLASSIFIED = Path("metrics/misclassified.csv")
 DETAILS = Path("metrics/details")
 PLOTS = Path("plots/evaluate")
 FILES = PROCESSED / "test/files.json"  # names of the images' files, where there is one for each
+SEEN = PROCESSED / "test/seen.npy"  # whether training or validation has the same picture
 
 
 def evaluate(
@@ -56,6 +57,11 @@ def evaluate(
     classes, disputed = info.classes, np.flatnonzero(np.isin(numbers, info.disputed))
     headline = {"dataset": info.name, "images": len(labels), "disputed": len(disputed)}
     headline |= fewer_digits(scores.headline(labels, mean, disputed))
+    if SEEN.exists() and (seen := np.load(SEEN)).any():
+        headline["seen"] = int(seen.sum())
+        if not seen.all():
+            correct = (mean.argmax(axis=1) == labels)[~seen]
+            headline["unseen"] = round(float(correct.mean()), 6)
     details = {"dataset": info.name, "images": len(labels)} | scores.report(labels, mean, classes)
     details["ece_unscaled"] = scores.calibration_error(labels, unscaled)
     details["seeds"] = {

@@ -233,3 +233,19 @@ def test_a_missing_input_is_refused_and_the_outputs_stay(project: Path, name: st
     found = [file for kind in ("metrics", "plots") for file in Path(kind).rglob("*.*")]
     assert sorted(found) == sorted(outputs)
     assert {output.read_text() for output in outputs} == {"of an earlier run"}
+
+
+def test_accuracy_without_pictures_that_training_had_is_told(tmp_path, made):
+    seen = np.arange(len(made.test.labels)) % 3 == 0
+    (tmp_path / evaluate.SEEN).parent.mkdir(parents=True)
+    for marked in (seen, seen | True):
+        np.save(tmp_path / evaluate.SEEN, marked)
+        run(tmp_path, made)
+        found = load(tmp_path, "evaluate.json")
+        assert found.get("seen", 0) == marked.sum()
+        if 0 < marked.sum() < len(marked):
+            each = zip(made.probabilities, made.test.labels, marked, strict=True)
+            right = [scores.argmax() == label for scores, label, mark in each if not mark]
+            assert found["unseen"] == pytest.approx(sum(right) / len(right), abs=1e-6)
+        else:
+            assert "unseen" not in found
