@@ -197,8 +197,8 @@ def main() -> None:
         known = ", ".join(published)
         raise UserError(
             f"params.yaml: download.dataset: expected one of {known}, or a folder in {OWN} (there: "
-            f"{', '.join(own) or 'none'}; DVC's queue and --temp see only what Git or `dvc add` "
-            f"tracks), found {name!r}"
+            f"{', '.join(own) or 'none'}), found {name!r}. DVC's queue and --temp see only what is "
+            f"tracked: dvc add {OWN / name}, then git add {OWN / name}.dvc"
         )
     if name == digits.NAME:
         digits.write_digits(RAW)

@@ -212,7 +212,7 @@ def test_pictures_that_have_the_size_end_in_the_same_arrays_as_idx_files(own):
     assert data.load_info(PROCESSED / "test").classes == tuple("0123456789")
 
 
-def test_classes_are_found_whatever_lies_about_and_however_folders_are_called(own):
+def test_classes_are_found_whatever_lies_about_and_however_folders_are_called(own, capsys):
     names = ["2", "10", "rosa b", "Ägypten, süß & scharf"]
     put(classes_of(*names, count=2))
     put({f"{names[0]}/2023/june/{number}.png": encoded(scene(50 + number)) for number in range(2)})
@@ -225,6 +225,7 @@ def test_classes_are_found_whatever_lies_about_and_however_folders_are_called(ow
     (OWN / names[2] / "linked.png").symlink_to(elsewhere / "far.png")
     before = contents(OWN)
     _, labels, files = loaded()
+    assert "DVC follows no links to folders" in capsys.readouterr().out
     assert data.load_info(RAW).classes == tuple(names)
     assert [labels.count(name) for name in names] == [4, 2, 3, 4]
     assert set(files) >= {f"{names[0]}/2023/june/0.png", f"{names[3]}/linked/3.png"}
@@ -368,7 +369,8 @@ def test_bad_folder_gets_a_message_and_changes_nothing(files, message, own):
 def test_names_that_stand_for_no_folder_or_for_two_datasets_are_refused(own):
     put(classes_of("a", "b"))
     change_params(own, download__dataset="flowers")
-    refused("expected one of mnist, .*a folder in data/own .there: things; .*found 'flowers'")
+    refused("expected one of mnist, .* folder in data/own .there: things., found 'flowers'")
+    refused("DVC's queue and --temp .*: dvc add data/own/flowers, then git add")
     put(classes_of("a", "b"), own / "data/own/mnist")
     change_params(own, download__dataset="mnist")
     refused("data/own/mnist: a published dataset has this name")

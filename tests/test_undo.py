@@ -103,6 +103,17 @@ def test_code_and_files_of_the_user_stay_and_new_outputs_are_kept(folder):
     assert (folder / "metrics/second.yaml").exists()
 
 
+def test_pictures_that_dvc_tracks_stay_as_they_are(folder):
+    (folder / "own").mkdir()
+    (folder / "own/1.png").write_text("one")
+    dvc(folder, "add", "own")
+    commit(folder, "pictures")
+    (folder / "own/1.png").unlink()
+    (folder / "own/2.png").write_text("two")
+    run_stage(undo.main, folder)
+    assert [path.name for path in (folder / "own").iterdir()] == ["2.png"]
+
+
 def test_a_broken_dvc_lock_is_replaced_and_what_has_not_changed_is_restored(folder):
     (folder / "dvc.lock").write_text("[")
     shutil.rmtree(folder / "models")

@@ -93,6 +93,11 @@ def write_folder(source: Path, target: Path, settings: Download) -> DatasetInfo:
         if find_pictures(source) != found:
             raise UserError(f"{source}: changed while it was read: run this again")
         check_faults(source, faults, len(pictures), settings.unreadable)
+        if any(folder.is_symlink() for folder in (source, *source.rglob("*")) if folder.is_dir()):
+            print(
+                f"{source}: DVC follows no links to folders. When what they lead to has changed: "
+                "dvc repro --force --single-item download, then dvc repro"
+            )
         file.flush()
         channels = 3 if coloured else 1
         parts = np.repeat([*found], [len(part) for part in found.values()])[kept]
