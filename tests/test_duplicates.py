@@ -34,7 +34,7 @@ CHANGES = {
     "larger": lambda picture: picture.resize((500, 500), Image.Resampling.BICUBIC),
     "brighter": lambda picture: ImageEnhance.Brightness(picture).enhance(1.1),
     "all of it": lambda picture: jpeg(
-        ImageEnhance.Brightness(picture.resize((190, 190))).enhance(0.93), 75
+        ImageEnhance.Brightness(picture.resize((200, 200))).enhance(0.95), 80
     ),
 }
 

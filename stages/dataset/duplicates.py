@@ -9,7 +9,7 @@ group: it is dissolved, since a class that is on one side of a split as a whole 
 import numpy as np
 
 NEAR = 0.025  # largest distance of two coarse shapes, of 0 to 2
-SAME = 0.99  # least correlation of two images that show the same picture
+SAME = 0.993  # least correlation of two images that show the same picture
 NEIGHBOURS = 8  # images that each one is compared with
 COMPARED = 32  # pixels: so many, or up to twice, remain of a side when images are compared
 ALIKE = 0.25  # share of a class that a group may be
