@@ -45,7 +45,7 @@ def preprocess(raw: Path, processed: Path, settings: Preprocess) -> None:
     labels = np.concatenate([load_labels(raw, split, info) for split in info.images])
     parts = np.repeat(np.array([*info.images], "U10"), [*info.images.values()])
     numbers = np.concatenate([np.arange(count, dtype=np.uint32) for count in info.images.values()])
-    files = json.loads(path.read_bytes()) if (path := raw / "files.json").exists() else {}
+    files = json.loads((raw / "files.json").read_bytes()) if info.fit else {}  # of pictures
     if files:
         names = [name for split in info.images for name in files["images"][split]]
     else:

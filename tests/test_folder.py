@@ -210,6 +210,10 @@ def test_pictures_that_have_the_size_end_in_the_same_arrays_as_idx_files(own):
     for name in (f"{s}/{kind}.npy" for s in data.SPLITS for kind in ("images", "labels")):
         assert after[name] == before[name], name
     assert data.load_info(PROCESSED / "test").classes == tuple("0123456789")
+    change_params(own, download__dataset="digits")  # back, with what is left of the pictures
+    download.main()
+    preprocess.main()
+    assert contents(PROCESSED)["test/numbers.npy"] == before["test/numbers.npy"]
 
 
 def test_classes_are_found_whatever_lies_about_and_however_folders_are_called(own, capsys):
