@@ -1,4 +1,4 @@
-"""Test error against seconds of training: our presets and three well-known networks.
+"""Test error against seconds of training: our presets and three well-known models.
 
     python -m benchmarks.bench                     everything: an hour on two cores
     python -m benchmarks.bench --seeds 1 --epochs 1     a look at whether it runs: minutes
@@ -32,7 +32,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 from tqdm import tqdm
 
-from stages.base import arrays, params, versions
+from stages.base import data, params, versions
 from stages.base.files import replacing, write_csv
 from stages.base.stage import UserError, run_stage
 from stages.report import style
@@ -52,7 +52,7 @@ class Contender(NamedTuple):
 
 
 CONTENDERS = {
-    "notebook": Contender("the classic notebook's network", 2, style.GREY, "o"),
+    "notebook": Contender("the classic notebook's model", 2, style.GREY, "o"),
     "keras_example": Contender("Keras' MNIST example", 1, "#e69f00", "s"),
     "pytorch_example": Contender("PyTorch's MNIST example", 1, "#cc79a7", "P"),
     "fast": Contender("ours, fast", 5, "#009e73", "^"),
@@ -67,8 +67,8 @@ Runs = dict[tuple[str, int], dict]  # by contender and seed, what benchmarks/con
 def fingerprint(epochs: int | None) -> str:
     """Of all that a run depends on but contender and seed: code, params, data, machine, epochs."""
     files = [*(ROOT / "stages").rglob("*.py"), *(ROOT / "presets").glob("*.txt")]
-    files += [ROOT / "benchmarks/contenders.py", versions.ENVIRONMENT, params.PARAMS]
-    files += arrays.PROCESSED.glob("*/*.npy")
+    files += [ROOT / "benchmarks/contenders.py", versions.PINS, params.PARAMS]
+    files += data.PROCESSED.glob("*/*.npy")
     digest = hashlib.sha256(f"{machine()}, {epochs} epochs".encode())
     for path in sorted(files):
         digest.update(hashlib.sha256(path.read_bytes()).digest())
@@ -111,8 +111,8 @@ def table(runs: Runs, labels: np.ndarray) -> pd.DataFrame:
     """A row per contender: means and sample standard deviations over its seeds.
 
     Columns: seeds; epochs; images (trained on per epoch); seconds and seconds_std; of_notebook
-    (mean seconds over those of the notebook's network); accuracy, accuracy_std, accuracy_min of
-    the final networks in %; corrupted and corrupted_std, their mean error under the 16 corruptions
+    (mean seconds over those of the notebook's model); accuracy, accuracy_std, accuracy_min of
+    the final models in %; corrupted and corrupted_std, their mean error under the 16 corruptions
     after MNIST-C in %, worst, that under the worst of these; averaged, the accuracy in % of the
     mean of their probabilities;
     multiply_adds_per_second, the useful ones, and of_matrix_product, their share of the machine's
@@ -254,7 +254,7 @@ def page(summary: pd.DataFrame) -> str:
         "",
         "![A point per run, error on corrupted against error on clean images](corrupted.png)",
         "",
-        "| network | seeds | epochs | seconds | of the notebook's | test accuracy, % | averaged, %"
+        "| model | seeds | epochs | seconds | of the notebook's | test accuracy, % | averaged, %"
         " | error under corruption, % | worst, % | of the matrix rate |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
@@ -315,7 +315,7 @@ def main() -> None:
     if "pytorch_example" in contenders and not find_spec("torch"):
         print("PyTorch is not installed: its example is left out")
         contenders = [name for name in contenders if name != "pytorch_example"]
-    _, labels = arrays.load_split("test")
+    labels = data.load_split("test").labels
     counts = {name: min(CONTENDERS[name].seeds, options.seeds or 100) for name in contenders}
     turns = [(name, seed) for name, count in counts.items() for seed in range(count)]
     turns.sort(key=lambda turn: (turn[1] + 0.5) / counts[turn[0]])  # each spread over all the time

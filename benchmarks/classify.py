@@ -2,7 +2,7 @@
 
     python -m benchmarks.classify [--repeats 5] [--photos 100]
 
-Run from the project's folder, on Linux, after `dvc repro -P`. The pictures are docs/photo.jpg, and
+Run from the project's folder, on Linux, after `dvc repro`. The pictures are docs/photo.jpg, and
 pages of test digits. Times are medians of whole processes, memory their largest resident size in
 10⁶ bytes. Then, in this process, a folder's photos are decoded, searched for digits, and predicted,
 each for all of them before the next: what bounds the throughput. The table is printed and written
@@ -23,9 +23,9 @@ from PIL import Image, ImageChops
 
 from apps.classify import predict
 from apps.classify.find import find_digits
-from apps.classify.load import load
-from apps.classify.prepare import prepare
-from stages.base import arrays
+from apps.classify.pictures import load
+from apps.classify.preparation import prepare
+from stages.base import data
 from stages.base.files import write_csv
 from stages.base.stage import UserError, run_stage
 
@@ -39,7 +39,7 @@ GRAIN = 4  # standard deviation, of 255: in colour, such a file has 3 MB, as tho
 
 def page(path: Path, size: tuple[int, int], grain: float = 0) -> None:
     """Write a page of GRID test digits on slightly uneven paper; with grain as a camera sees it."""
-    images = arrays.load_split("test")[0][: GRID[0] * GRID[1], :, :, 0]
+    images = data.scaled(data.load_split("test").images[: GRID[0] * GRID[1], :, :, 0])
     rows = images.reshape(GRID[1], GRID[0], 28, 28).transpose(0, 2, 1, 3)
     ink = rows.reshape(GRID[1] * 28, GRID[0] * 28)
     paper = 230 - 30 * np.linspace(0, 1, ink.shape[1])
@@ -74,10 +74,10 @@ def timed(work: Callable, things: list) -> tuple[list, float]:
 
 def steps(photos: list[Path]) -> dict[str, float]:
     """Seconds per photo of each step, done for all photos before the next."""
-    values, decoding = timed(lambda path: load(path)[0], photos)
+    values, decoding = timed(lambda path: load(path)[0][0], photos)
     found, finding = timed(find_digits, values)
     inks, preparing = timed(lambda each: prepare(each.inks), found)
-    predict(inks[0])  # loads the network
+    predict(inks[0])  # loads the model
     _, predicting = timed(predict, inks)
     seconds = {"decode": decoding, "find": finding, "prepare": preparing, "predict": predicting}
     return {step: of_all / len(photos) for step, of_all in seconds.items()}
@@ -91,8 +91,8 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as place:
         one, sheet, large = (Path(place, f"{name}.jpg") for name in ("one", "sheet", "large"))
-        digit = arrays.load_split("test")[0][0, :, :, 0]
-        Image.fromarray(np.uint8(255 - 255 * digit)).save(one, quality=95)
+        digit = data.load_split("test").images[0, :, :, 0]
+        Image.fromarray(np.uint8(255 - digit)).save(one, quality=95)
         page(sheet, (1600, 800))
         page(large, LARGE, GRAIN)
         cases = {"one digit, 28×28": one, "32 digits, 1600×800": sheet, "12 megapixels": large}

@@ -4,7 +4,7 @@
 
 Ours are the pipeline's own `train` and `package`, with the values of params.yaml and of presets/.
 The others are written here from their published descriptions and run as their users run them: by a
-plain fit, without determinism. The clock runs from the building of the network to the last step,
+plain fit, without determinism. The clock runs from the building of the model to the last step,
 with libraries imported and images in memory. It stops after each epoch, while the test images are
 predicted; the errors are noted and used for nothing.
 """
@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from stages.base import arrays, params
+from stages.base import data, params
+from stages.base.settings import Package, Train
 from stages.report.corruptions import MNIST_C, corrupt
-from stages.report.settings import Robustness
 
 PRESETS = Path(__file__).resolve().parent.parent / "presets"  # options for `dvc exp run`
 MATRIX = 2048  # side of the square matrices whose product tells the machine's rate
@@ -55,14 +55,14 @@ class Clock:
         self.start()
 
     def errors(self, images: np.ndarray, labels: np.ndarray) -> int:
-        """How many of these the network misclassifies as it was at the end of the last epoch."""
+        """How many of these the model misclassifies as it was at the end of the last epoch."""
         blocks = np.array_split(images, -(-len(images) // BATCH))
         found = np.concatenate([np.asarray(self.predict(block)).argmax(axis=1) for block in blocks])
         return int((found != labels).sum())
 
     def corruption_errors(self) -> dict[str, float]:
         """The share misclassified under each corruption, of the test images of `robustness`."""
-        settings = params.load("robustness", Robustness)
+        settings = params.load().robustness
         order = np.random.default_rng(settings.seed).permutation(len(self.labels))
         sample = order[: settings.images]
         images, labels = self.images[sample, :, :, 0], self.labels[sample]
@@ -72,9 +72,9 @@ class Clock:
 
 def load(*splits: str) -> Images:
     """Images and labels of these splits, one after the other, in memory."""
-    parts = [arrays.load_split(split) for split in splits]
-    images, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return images, labels
+    parts = [data.load_split(split) for split in splits]
+    images = data.scaled(np.concatenate([part.images for part in parts]))
+    return images, np.concatenate([part.labels for part in parts])
 
 
 def preset(name: str) -> dict:
@@ -123,42 +123,41 @@ def multiply_adds(model) -> int:
 
 
 def ours(name: str, seed: int, epochs: int | None, clock: Clock) -> dict:
-    """The pipeline's training by a preset; its packaged network classifies the test images."""
+    """The pipeline's training by a preset; its packaged model classifies the test images."""
     from stages import package, train
     from stages.network import saved
-    from stages.network.settings import Train, folder_of
     from stages.prediction.predict import Predictor
-    from stages.prediction.settings import Package
     from stages.prediction.views import averaged_logits
 
     values = preset(name)
     if epochs:
         values["train"]["epochs"] = epochs
     settings, packaging = Train(**values["train"]), Package(**values["package"])
-    data, validation = load("train"), load("validation")
-    unseen = data[0][:0], data[1][:0]  # nothing is validated on the clock
+    training, validation = data.load_split("train"), data.load_split("validation")
+    # Nothing is validated on the clock.
+    unseen = validation._replace(images=validation.images[:0], labels=validation.labels[:0])
 
     def note(model) -> None:
-        network = averaged_logits(model, packaging.average_shift)
-        clock.epoch_ends(lambda: network.predict_on_batch)
+        averaged = averaged_logits(model, packaging.average_shift)
+        clock.epoch_ends(lambda: averaged.predict_on_batch)
 
     after_each_epoch(note)
     # What the stages write, a backup among it, must not meet that of the pipeline.
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         clock.start()
-        model = train.train(data, unseen, settings, seed, folder_of(seed))
-        saved.save(model, folder_of(seed) / "network.keras")
-        package.package(seed, packaging, {"validation": validation})
+        model = train.train(training, unseen, settings, seed, data.curves_of(seed))
+        saved.save(model, data.trained_model(seed))
+        package.package(seed, packaging, training, validation)
         probabilities, _ = Predictor(seed)(clock.images)
     return {
-        "images": len(data[0]) // settings.batch_size * settings.batch_size,
+        "images": len(training.labels) // settings.batch_size * settings.batch_size,
         "multiply_adds": multiply_adds(model),
         "matrix_product_rate": matrix_product_rate(),
         "probabilities": probabilities.astype(float).tolist(),
     }
 
 
-def fit(layers: list, data: Images, batch_size: int, epochs: int, seed: int, clock: Clock) -> dict:
+def fit(layers: list, known: Images, batch_size: int, epochs: int, seed: int, clock: Clock) -> dict:
     """Train a stack of Keras layers with Adam, by compile and fit."""
     import keras
 
@@ -167,12 +166,12 @@ def fit(layers: list, data: Images, batch_size: int, epochs: int, seed: int, clo
     keras.utils.set_random_seed(seed)
     model = keras.Sequential([keras.Input((28, 28, 1)), *layers])
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
-    model.fit(*data, batch_size=batch_size, epochs=epochs, verbose=0)
-    return {"images": len(data[0]), "multiply_adds": multiply_adds(model)}
+    model.fit(*known, batch_size=batch_size, epochs=epochs, verbose=0)
+    return {"images": len(known[0]), "multiply_adds": multiply_adds(model)}
 
 
 def two_convolutions() -> list:
-    """How both of the Keras networks begin."""
+    """How both of the Keras models begin."""
     from keras import layers
 
     return [
@@ -184,7 +183,7 @@ def two_convolutions() -> list:
 
 
 def notebook(seed: int, epochs: int | None, clock: Clock) -> dict:
-    """The network of many notebooks, after F. Chollet, "Deep Learning with Python" (2017)."""
+    """The model of many notebooks, after F. Chollet, "Deep Learning with Python" (2017)."""
     from keras import layers
 
     stack = [

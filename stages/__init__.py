@@ -1,4 +1,4 @@
-"""The pipeline: a script for each stage of dvc.yaml, and the rooms with what they share."""
+"""The pipeline: a script for each stage of dvc.yaml, and the packages that they share."""
 
 import signal
 import sys

@@ -16,10 +16,11 @@ from tqdm import tqdm
 
 from stages.base import data, params
 from stages.base.data import RAW, DatasetInfo
-from stages.base.files import replacing_together
+from stages.base.files import replacing, replacing_together
 from stages.base.stage import UserError, run_stage
 from stages.dataset import catalogue, digits, idx
-from stages.dataset.catalogue import Entry, File
+from stages.dataset.catalogue import UNREACHABLE, Entry, File
+from stages.dataset.folder import OWN, subfolders, write_folder
 
 # Genuine files stay here: a second run, or one after a failure, need not download them again.
 KEPT = Path(".dvc/tmp/download")
@@ -30,9 +31,7 @@ CHUNK = 64 * 1024  # bytes
 
 
 class NoSourceError(UserError):
-    """No source could be reached; tools/run.py tells this from other faults by the exit code."""
-
-    exit_code = 3
+    """No source could be reached."""
 
 
 def download(name: str, folder: Path, mirror: str | None = None) -> DatasetInfo:
@@ -99,9 +98,7 @@ def describe(name: str, entry: Entry, folder: Path) -> DatasetInfo:
     )
 
 
-def _fetch(
-    name: str, file: File, kept: Path, sources: list[str], mirror: str | None
-) -> str:
+def _fetch(name: str, file: File, kept: Path, sources: list[str], mirror: str | None) -> str:
     """Get one file into `kept` from the first source that has it; return that source."""
     causes, kind = "", NoSourceError
     for source in sources:
@@ -188,18 +185,33 @@ def _transfer(url: str, target: Path, size: int) -> None:
 
 
 def main() -> None:
-    name = params.load().download.dataset
-    names = [*catalogue.names(), digits.NAME]
-    if name not in names:
-        known = ", ".join(names)
-        raise UserError(f"params.yaml: download.dataset: expected one of {known}, found {name!r}")
+    settings = params.load().download
+    name, published = settings.dataset, [*catalogue.names(), digits.NAME]
+    own = [path.name for path in subfolders(OWN)] if OWN.is_dir() else []
+    if both := {*own} & {*published}:
+        raise UserError(f"{OWN / both.pop()}: a published dataset has this name: rename the folder")
+    if name in own:
+        data.write_info(write_folder(OWN / name, RAW, settings), RAW)
+        return
+    if name not in published:
+        known = ", ".join(published)
+        raise UserError(
+            f"params.yaml: download.dataset: expected one of {known}, or a folder in {OWN} (there: "
+            f"{', '.join(own) or 'none'}; DVC's queue and --temp see only what Git or `dvc add` "
+            f"tracks), found {name!r}"
+        )
     if name == digits.NAME:
         digits.write_digits(RAW)
         info = digits.INFO
         print("digits: made from the scans that scikit-learn carries")
     else:
         pooch.get_logger().setLevel("WARNING")  # it would report each temporary file
-        info = download(name, RAW, os.environ.get("MNIST_MIRROR"))
+        try:
+            info = download(name, RAW, os.environ.get("MNIST_MIRROR"))
+        except NoSourceError as error:  # for tools/run.py, to which DVC tells no more than "failed"
+            with replacing(UNREACHABLE) as temporary:
+                temporary.write_text(f"{error}\n", encoding="utf-8")
+            raise
     data.write_info(info, RAW)
 
 

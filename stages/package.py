@@ -13,11 +13,12 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from scipy.special import log_softmax
 
 from stages.base import data, params, versions
 from stages.base.data import Split, scaled, trained_model
-from stages.base.files import replacing_together, write_json
+from stages.base.files import replacing_together, write_csv, write_json
 from stages.base.params import PARAMS
 from stages.base.settings import Package
 from stages.base.stage import UserError, run_stage
@@ -25,13 +26,15 @@ from stages.network import saved
 from stages.network.runtime import keras
 from stages.prediction import rejection
 from stages.prediction.calibration import fit_temperature
-from stages.prediction.export import exact, export
-from stages.prediction.predict import folder_of
+from stages.prediction.export import exact, export, export_int8
+from stages.prediction.page import page_data
+from stages.prediction.predict import Predictor, folder_of, predict_int8
 from stages.prediction.views import averaged_logits, with_temperature
 
-METRICS = Path("metrics/package")
+METRICS, EXPORTS = Path("metrics/package"), Path("metrics/exports")
 MEASURED = 2000  # training images on which accuracy and loss are measured, at most
 GROUPED = 5500  # training images whose features are grouped, at most
+REPRESENTATIVE = 200  # training images that show the range of each layer's values
 BATCH = 500  # images per prediction: enough to keep the cores busy
 
 
@@ -79,10 +82,13 @@ def package(seed: int, settings: Package, training: Split, validation: Split) ->
     views = averaged_logits(trained, shift)
     saved.save(with_temperature(views, temperature), folder / "model.keras")
     export(model, shift, temperature, folder / "model.tflite")
+    export_int8(model, shift, sample(training.images, REPRESENTATIVE), folder / "int8.tflite")
     with replacing_together() as new:
         with open(new(folder / "held.npz"), "wb") as file:
             np.savez(file, **held)
         write_json(new(folder / "model.json"), facts)
+        write_json(new(folder / "page.json"), for_page(trained, shift))
+    write_csv(EXPORTS / f"seed-{seed}.csv", compare(seed, images, labels, logits[choosing]))
     result = {}
     for split, values in logits.items():
         labels = measured[split][1]
@@ -90,6 +96,46 @@ def package(seed: int, settings: Package, training: Split, validation: Split) ->
         accuracy = float((values.argmax(axis=1) == labels).mean())
         result[split] = {"accuracy": accuracy, "loss": float(loss), "temperature": temperature}
     return result
+
+
+def for_page(trained: keras.Model, shift: int) -> dict:
+    """What a page needs to compute the model, or the reason why it can't."""
+    try:
+        return page_data(trained) | {"shift": shift}
+    except UserError as error:  # nobody should have to do without the other files for that
+        print(f"note: {error}")
+        return {"refused": str(error)}
+
+
+def compare(seed: int, images: np.ndarray, labels: np.ndarray, logits: np.ndarray) -> pd.DataFrame:
+    """The size of each file, and its errors on held-out images.
+
+    Args:
+        seed: of the packaged model.
+        images, labels: shape (N, height, width, channels), (N,).
+        logits: what the model predicts of them, shape (N, classes).
+
+    Returns:
+        A row per file: `file`; `kB`; `images`, how many were predicted; `errors`; `other`, on how
+        many of them it predicts another class than the Keras file.
+    """
+    folder, expected = folder_of(seed), logits.argmax(axis=1)
+    predicted = {
+        "model.keras": expected,
+        "model.tflite": Predictor(seed)(images)[1].argmax(axis=1),
+        "int8.tflite": predict_int8(folder / "int8.tflite", images).argmax(axis=1),
+    }
+    rows = [
+        {
+            "file": name,
+            "kB": round((folder / name).stat().st_size / 1000),
+            "images": len(labels),
+            "errors": int((found != labels).sum()),
+            "other": int((found != expected).sum()),
+        }
+        for name, found in predicted.items()
+    ]
+    return pd.DataFrame(rows).set_index("file")
 
 
 def sample(values: np.ndarray, most: int) -> np.ndarray:
@@ -113,7 +159,10 @@ def main() -> None:
     # The few numbers to compare runs by; the names are short since DVC's tables are wide.
     headline = {"train": found["train"]["accuracy"]}
     if "validation" in found:
-        headline |= {"val": found["validation"]["accuracy"], "val_loss": found["validation"]["loss"]}
+        headline |= {
+            "val": found["validation"]["accuracy"],
+            "val_loss": found["validation"]["loss"],
+        }
     write_json(METRICS / f"seed-{seed}.json", {k: round(v, 4) for k, v in headline.items()})
     print(f"seed {seed}: temperature {found['train']['temperature']:g}, {headline}")
 

@@ -21,7 +21,7 @@ from stages.base.settings import Train
 from stages.base.stage import UserError, run_stage
 from stages.network import architecture, cluster, saved
 from stages.network.batches import training_batches
-from stages.network.callbacks import DIVERGED, Progress, backup_of, digest, fingerprints
+from stages.network.callbacks import DIVERGED, Progress, backup_of, fingerprints
 from stages.network.optimizer import Muon
 from stages.network.runtime import keras, limit, seed_everything, tf
 
@@ -42,7 +42,7 @@ def train(
         settings: the section `train` of params.yaml.
         seed: of the initial weights, the order of the images and their augmentation.
         curves: the CSV file for the learning curves, a row per epoch.
-        strategy: of cluster.join, if several workers may train together.
+        strategy: of cluster.joined, if several workers may train together.
 
     Returns:
         A model from images, float32 in [0, 1], shape (N, height, width, channels), to
@@ -58,6 +58,9 @@ def train(
     rates = learning_rates(settings, steps * settings.epochs)
     muon_ratio = settings.muon_learning_rate / settings.learning_rate
     strategy = strategy or tf.distribute.get_strategy()
+    arrays = [images, labels, validation.images, validation.labels]
+    facts = fingerprints(arrays, settings, seed)
+    cluster.agree(strategy, facts)
     with strategy.scope():
         model = architecture.build(training.info.shape, classes, settings.network)
         model.compile(
@@ -66,12 +69,11 @@ def train(
             metrics=["accuracy"],
         )
         model.optimizer.build(model.trainable_variables)
-    arrays = [images, labels, validation.images, validation.labels]
-    facts = fingerprints(arrays, settings, seed)
-    cluster.agree(strategy, facts)
     key, writes = " ".join(facts.values()), strategy.extended.should_checkpoint
     progress = Progress(settings, steps, curves, backup_of(seed), key, writes)
-    if finished := cluster.share(strategy, model, progress.restore(model)):
+    finished = progress.restore(model)
+    cluster.agree(strategy, {"finished epochs": f"{finished:x}"})
+    if finished:
         print(f"going on after epoch {finished}/{settings.epochs} of an interrupted run")
     epochs = range(finished, settings.epochs if not progress.is_over else finished)
     unseen = scaled(validation.images), keras.utils.to_categorical(validation.labels, classes)
@@ -79,7 +81,7 @@ def train(
         training_batches, images, labels, classes, settings, range(finished, settings.epochs), seed
     )
     if strategy.num_replicas_in_sync > 1:
-        cluster.fit(strategy, model, batches, steps, unseen, progress, epochs)
+        cluster.fit(model, batches(), steps, unseen, progress, epochs)
     elif epochs:
         model.fit(
             batches(),
@@ -94,7 +96,6 @@ def train(
         )
     progress.keep_best(model)
     trained = architecture.stock(model)
-    cluster.agree(strategy, {"weights": digest(*trained.get_weights())})
     predicted = trained.predict_on_batch(scaled(images[: settings.batch_size]))
     if not all(np.isfinite(values).all() for values in (predicted, *trained.get_weights())):
         raise UserError(f"the last step left a model that predicts no numbers: {DIVERGED}")
@@ -149,8 +150,7 @@ def main() -> None:
     versions.check()
     print(f"oneDNN computes with {limit(settings.instructions, settings.threads)}", flush=True)
     training, validation = data.load_split("train"), data.load_split("validation")
-    with cluster.together():
-        strategy = cluster.join(settings.batch_size)
+    with cluster.joined(settings.batch_size) as strategy:
         model = train(training, validation, settings, seed, curves_of(seed), strategy)
     if strategy.extended.should_checkpoint:
         saved.save(model, trained_model(seed))

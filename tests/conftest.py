@@ -16,8 +16,6 @@ import yaml
 from browser import CHROMIUM, Tab, chromium
 from xdist.scheduler import LoadScopeScheduling
 
-from stages import environment
-
 ROOT = Path(__file__).resolve().parent.parent
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
@@ -48,12 +46,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log) -> LoadScopeScheduli
 def copy_project(target: Path) -> Path:
     """A Git repository with the project's pipeline, set to train a tiny network on digits."""
     ignored = shutil.ignore_patterns("__pycache__", "dvc.yaml", "dvc.lock")  # the latter of apps/
-    for name in ("apps", "stages", "tools", ".dvc/plots"):
+    for name in ("apps", "stages", "tools", "presets", ".dvc/plots"):
         shutil.copytree(ROOT / name, target / name, ignore=ignored)
     files = "dvc.yaml params.yaml requirements.txt .dvcignore .gitignore .gitattributes "
-    files += "data/README.md .dvc/config .dvc/.gitignore .dvc/page.html"
+    files += "data/README.md data/own/README.md .dvc/config .dvc/.gitignore .dvc/page.html"
     for name in files.split():
-        (target / name).parent.mkdir(exist_ok=True)
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, target / name)
     change_params(
         target,
@@ -61,6 +59,7 @@ def copy_project(target: Path) -> Path:
         seeds=[0],
         train__epochs=1,
         train__network__filters=[4, 8, 8],
+        robustness__images=20,
     )
     git_init(target)
     commit(target, "start")
@@ -73,27 +72,10 @@ def git_init(folder: Path) -> None:
     run("git", "config", "user.email", "tests@example.com", cwd=folder)
 
 
-def small_dvc_project(folder: Path, files: dict[str, str], *commands: str) -> Path:
-    """A DVC project of these files, in which the pipeline has run, committed."""
-    git_init(folder)
-    for name, text in files.items():
-        (folder / name).write_text(text)
-    for command in ("dvc init -q", *commands, "dvc repro"):
-        run(*command.split(), cwd=folder)
-    commit(folder, "run")
-    return folder
-
-
 def commit(project: Path, message: str) -> None:
     """Commit all changes, new files among them."""
     run("git", "add", "-A", cwd=project)
     run("git", "commit", "-qm", message, cwd=project)
-
-
-def note_environment(folder: Path) -> None:
-    """What the stage `environment` does, in `folder`."""
-    shutil.copy(ROOT / "requirements.txt", folder)
-    run_stage(environment.main, folder)
 
 
 def run_stage(main: Callable[[], None], folder: Path, *arguments: str) -> str:
@@ -107,12 +89,25 @@ def run_stage(main: Callable[[], None], folder: Path, *arguments: str) -> str:
     return output.getvalue()
 
 
+def dvc(folder: Path, *arguments: str) -> str:
+    """What a DVC command prints, run in this process: to start DVC takes two seconds."""
+    from dvc.cli import main  # here: the import takes a second
+
+    output = io.StringIO()
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(output):
+        patch.chdir(folder)
+        patch.setenv("PATH", path)  # dvc.yaml calls `python`: it must be the same
+        code = main([*arguments])
+    assert code == 0, output.getvalue()
+    return output.getvalue()
+
+
 def small_project(folder: Path, **values) -> Path:
     """Put params.yaml into `folder`: two small networks on digits, two epochs, params as given."""
     shutil.copy(ROOT / "params.yaml", folder)
     small = {"seeds": [0, 3], "train__epochs": 2, "train__network__filters": [4, 8, 8]}
     change_params(folder, download__dataset="digits", **small | values)
-    note_environment(folder)
     return folder
 
 
@@ -127,7 +122,7 @@ def prepared(folder: Path, **values) -> Path:
 
 
 def packaged(folder: Path, **values) -> Path:
-    """`prepared`, then train, for each seed, and package; networks are trained once and copied."""
+    """`prepared`, then train and package for each seed; models are trained once and copied."""
     from stages import package, train  # here: TensorFlow takes seconds
 
     key = str({name: values[name] for name in values if name.startswith(("seeds", "train"))})
@@ -135,25 +130,12 @@ def packaged(folder: Path, **values) -> Path:
         trained = prepared(Path(tempfile.mkdtemp(dir=folder.parent)), **values)
         for seed in values.get("seeds", (0, 3)):
             run_stage(train.main, trained, "--seed", str(seed))
-        run_stage(package.main, trained)
+            run_stage(package.main, trained, "--seed", str(seed))
         TRAINED[key] = trained
     small_project(folder, **values)
     for name in ("data", "models", "metrics"):
         shutil.copytree(TRAINED[key] / name, folder / name, dirs_exist_ok=True)
     return folder
-
-
-def choose_threshold(folder: Path) -> None:
-    """What the stage `photos` begins with, in a folder with networks: what passes for a digit."""
-    from apps.classify import measure, predictors, reject
-    from stages.base.files import replacing_together
-
-    predictors.cache_clear()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(measure, "OTHERS", 20)  # to draw more takes seconds
-        with replacing_together() as new:
-            reject.save(measure.choose("digits", tuple("0123456789")), new)
 
 
 def contents(folder: Path, *without: str) -> dict[str, bytes]:
@@ -171,9 +153,9 @@ def lock_entry(project: Path, stage: str) -> tuple[dict, list[Path]]:
     return entry, [file for out in outs for file in [out, *out.rglob("*")] if file.is_file()]
 
 
-def within(path: str, names: Iterable[str], separator: str = "/") -> bool:
-    """Whether a path or a module is one of these or in one of them."""
-    return any(path == name or path.startswith(name + separator) for name in names)
+def within(path: str, names: Iterable[str]) -> bool:
+    """Whether a path is one of these or in one of them."""
+    return any(path == name or path.startswith(f"{name}/") for name in names)
 
 
 def assert_covers(listed: set[str], paths: set[str]) -> None:

@@ -5,12 +5,12 @@ matrix, and from it its turn, shift, zoom and shear. Nothing here looks at the r
 import numpy as np
 import pytest
 
+from stages.base.settings import Augment
 from stages.network.augment import random_affine
 from stages.network.runtime import keras, tf
-from stages.network.settings import Augment
 
 COUNT, HEIGHT, WIDTH = 1000, 68, 60  # the largest of so many draws come near their limits
-OFF = {"rotation": 0.0, "shift": 0.0, "zoom": 0.0, "shear": 0.0}
+OFF = {"rotation": 0.0, "shift": 0.0, "zoom": 0.0, "shear": 0.0, "flip": False}
 ALL = {"rotation": 40.0, "shift": 4.0, "zoom": 0.4, "shear": 0.5}
 BLOBS = np.array([[5, 1], [-3, 5], [-2, -6]])  # x and y of their centres
 Y, X = np.mgrid[:HEIGHT, :WIDTH] - np.array([(HEIGHT - 1) / 2, (WIDTH - 1) / 2])[:, None, None]
@@ -56,6 +56,14 @@ def test_turn_shift_zoom_and_shear_fill_their_limits_independently_of_each_other
     np.testing.assert_allclose(np.corrcoef(found), np.eye(6), atol=0.15)
     assert np.abs(found.mean(axis=1) / limits).max() < 0.1
     np.testing.assert_allclose(found.std(axis=1) / limits, 1 / np.sqrt(3), rtol=0.1)  # uniform
+
+
+def test_a_flip_mirrors_half_of_the_images():
+    image = np.arange(HEIGHT * WIDTH, dtype=np.float32).reshape(HEIGHT, WIDTH, 1)
+    found = transform(image, flip=True)
+    mirrored = (np.abs(found - image[:, ::-1]) < 0.1).all(axis=(1, 2, 3))
+    assert 0.4 < mirrored.mean() < 0.6
+    np.testing.assert_allclose(found[~mirrored], image[None].repeat((~mirrored).sum(), 0), atol=0.1)
 
 
 def test_interpolation_is_linear_between_pixels():

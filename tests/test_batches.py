@@ -7,26 +7,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages.base import arrays
-from stages.network import batches as batches_module
+from stages.base import data
+from stages.base.settings import Augment, Photometric, Train
 from stages.network.batches import training_batches
-from stages.network.settings import Augment, Photometric, Train
 
 COUNT, CLASSES, BATCH, EPOCHS = 53, 7, 8, 3
 STEPS = COUNT // BATCH
-NONE = Augment(rotation=0.0, shift=0.0, zoom=0.0, shear=0.0)
+NONE = Augment(rotation=0.0, shift=0.0, zoom=0.0, shear=0.0, flip=False)
 FAMILIES = ("illumination", "strokes", "blur", "polarity", "noise", "outline")
 PLAIN = Photometric(**dict.fromkeys(FAMILIES, 0.0), full_until=0.5, at_end=0.1)
 SPOILT = PLAIN.model_copy(update={"illumination": 0.25, "noise": 0.25})
-SOME = Augment(rotation=10.0, shift=2.0, zoom=0.1, shear=0.1)
+SOME = Augment(rotation=10.0, shift=2.0, zoom=0.1, shear=0.1, flip=False)
 
-IMAGES = np.full((COUNT, 28, 28, 1), 0, np.float32)
-IMAGES[:, 4:-4, 4:-4] = ((1 + np.arange(COUNT)) / COUNT)[:, np.newaxis, np.newaxis, np.newaxis]
+IMAGES = np.full((COUNT, 28, 28, 1), 0, np.uint8)
+IMAGES[:, 4:-4, 4:-4] = (4 + 4 * np.arange(COUNT))[:, np.newaxis, np.newaxis, np.newaxis]
 LABELS = (np.arange(COUNT) * 3 % CLASSES).astype(np.uint8)
 
 
 def options(size: int, augment: Augment, photometric: Photometric = PLAIN) -> Train:
-    return Train.model_construct(batch_size=size, augment=augment, photometric=photometric)
+    known = {"batch_size": size, "augment": augment, "photometric": photometric}
+    return Train.model_construct(class_weights="none", **known)
 
 
 def make(
@@ -45,7 +45,7 @@ def make(
 def numbers(batches: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
     """Which image each row of each batch is, by the brightness of its middle."""
     middle = np.stack([images[:, 14, 14, 0] for images, _ in batches])
-    return np.rint(middle * COUNT).astype(int) - 1
+    return np.rint(middle * 255 / 4).astype(int) - 1
 
 
 def assert_same(first: list, second: list) -> None:
@@ -84,7 +84,7 @@ def test_images_that_sit_out_are_others_in_the_next_epoch():
 def test_images_are_unchanged_without_augmentation():
     batches = make(NONE)
     images = np.stack([images for images, _ in batches])
-    np.testing.assert_array_equal(images, IMAGES[numbers(batches)])
+    np.testing.assert_array_equal(images, IMAGES[numbers(batches)] / np.float32(255))
     np.testing.assert_array_equal(numbers(make(SOME)), numbers(batches), "augmentation reorders")
 
 
@@ -113,31 +113,20 @@ def test_seed_epoch_and_step_and_nothing_else_decide_a_batch(seed: int, tmp_path
     assert_same(make(SOME, seed, epochs=2), batches[: 2 * STEPS])
     assert_same(make(SOME, seed, first=1), batches[STEPS:])
     np.save(tmp_path / "images.npy", IMAGES)
-    mapped = arrays.load(tmp_path / "images.npy")
+    mapped = data.load(tmp_path / "images.npy")
     dataset = training_batches(mapped, LABELS, CLASSES, options(BATCH, SOME), range(EPOCHS), seed)
     assert_same(list(dataset.skip(STEPS + 2).as_numpy_iterator()), batches[STEPS + 2 :])
     assert not dataset.options().autotune.enabled, "its thread is waited for, up to a minute"
 
 
-def test_more_images_than_a_window_are_shuffled_by_blocks(monkeypatch, tmp_path):
-    exact = numbers(make())
-    monkeypatch.setattr(batches_module, "BLOCK", 2)
-    monkeypatch.setattr(batches_module, "WINDOW", 16)
-    test_an_epoch_visits_each_image_at_most_once_and_labels_come_along(SOME)
-    test_images_that_sit_out_are_others_in_the_next_epoch()
-    test_epochs_and_seeds_differ_in_order()
-    batches = make(SOME)
-    assert_same(make(SOME, first=1), batches[STEPS:])
-    np.save(tmp_path / "images.npy", IMAGES)
-    monkeypatch.setitem(globals(), "IMAGES", arrays.load(tmp_path / "images.npy"))
-    assert_same(make(SOME), batches)
-    windows = numbers(batches).reshape(EPOCHS, STEPS // 2, 16)
-    assert not (numbers(batches) == exact).all()
-    for window in windows.reshape(-1, 16):  # eight blocks, here and there, each whole but the last
-        places = {number // 2 for number in window}
-        assert 8 <= len(places) <= 9
-        assert max(places) - min(places) > 8
-        assert not (np.diff(window) == 1).all()
+def test_balanced_weights_let_each_class_count_alike_however_rare():
+    labels = np.array([0] * 40 + [2] * 10 + [5] * 3, np.uint8)
+    settings = options(COUNT, NONE).model_copy(update={"class_weights": "balanced"})
+    [(_, found, weights)] = training_batches(
+        IMAGES, labels, CLASSES, settings, range(1), 0
+    ).as_numpy_iterator()
+    totals = [weights[found.argmax(axis=1) == label].sum() for label in (0, 2, 5)]
+    np.testing.assert_allclose(totals, COUNT / 3, rtol=1e-5)
 
 
 def test_photometric_changes_fall_with_the_steps_up_to_the_last_epoch():
@@ -159,11 +148,11 @@ def anonymous_memory() -> float:
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
 def test_a_memory_mapped_file_is_not_copied_into_memory(tmp_path: Path):
-    count = 200_000  # 627 MB in a file with a hole, which takes no disk
+    count = 800_000  # 627 MB in a file with a hole, which takes no disk
     np.lib.format.open_memmap(
-        tmp_path / "images.npy", mode="w+", dtype=np.float32, shape=(count, 28, 28, 1)
+        tmp_path / "images.npy", mode="w+", dtype=np.uint8, shape=(count, 28, 28, 1)
     )
-    mapped = arrays.load(tmp_path / "images.npy")
+    mapped = data.load(tmp_path / "images.npy")
     labels = np.zeros(count, np.uint8)
     make()  # what TensorFlow takes at its first use
     before = anonymous_memory()

@@ -1,30 +1,28 @@
 """`python -m tools.compare`: McNemar's test against hand computation; real Git repositories."""
 
-import functools
+import contextlib
 import re
-import runpy
 from pathlib import Path
 
 import pytest
-from conftest import run, run_stage
+from conftest import commit, git_init, run_stage
 
 from stages.base.stage import UserError
 from tools import compare
-
-PROGRAM = functools.partial(runpy.run_path, compare.__file__, run_name="__main__")
+from tools.experiments import keep
 
 
 def of(*misclassified: int) -> compare.Run:
-    return compare.Run("mnist", 10_000, frozenset(misclassified))
+    return compare.Run("digits", {"0": 180, "1": 180}, frozenset(misclassified))
 
 
 @pytest.mark.parametrize(
     ("here", "there", "sentence"),
     [
-        ((), range(9), "The workspace is better than main: without a real difference, chance"),
-        (range(9), (), "The workspace is worse than main"),
-        ((1,), (2,), "No evidence that the workspace and main differ: without"),
-        ((1, 2), (2, 1), "The workspace and main misclassify the same images."),
+        ((), range(9), "The model of the workspace is better than that of main: without"),
+        (range(9), (), "The model of the workspace is worse than that of main"),
+        ((1,), (2,), "No evidence that the models of the workspace and of main differ: without"),
+        ((1, 2), (2, 1), "The models of the workspace and of main misclassify the same images."),
         ((), range(99), "as large in less than 0.01 % of cases."),
         ((1, 2), (3, 4, 5, 6), "as large in 68.75 % of cases."),
     ],
@@ -36,22 +34,25 @@ def test_conclusion_is_a_true_sentence(here, there, sentence):
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A repository whose main has three errors, and a workspace with two."""
+    """A repository whose main has three errors, the experiment `tried-…` one, the workspace two."""
     (tmp_path / "metrics").mkdir()
-    run("git", "init", "-q", "-b", "main", cwd=tmp_path)
+    git_init(tmp_path)
     write(tmp_path, "digits", 5, 6, 7)
-    run("git", "add", "-A", cwd=tmp_path)
-    identity = ("-c", "user.name=Tests", "-c", "user.email=tests@example.com")
-    run("git", *identity, "commit", "-qm", "run", cwd=tmp_path)
+    commit(tmp_path, "run")
+    write(tmp_path, "digits", 9)
+    with contextlib.chdir(tmp_path):
+        keep("tried")
     write(tmp_path, "digits", 5, 8)
     return tmp_path
 
 
-def write(project: Path, dataset: str, *misclassified: int) -> None:
+def write(project: Path, dataset: str, *misclassified: int, ones: int = 180) -> None:
     (project / "params.yaml").write_text(f"download:\n  dataset: {dataset}\n")
     rows = [f"{index},1,2,0.5" for index in misclassified]
     lines = "\n".join(["index,actual,predicted,confidence", *rows, ""])
     (project / "metrics/misclassified.csv").write_text(lines)
+    matrix = f"actual,0,1\n0,180,0\n1,{len(misclassified)},{ones - len(misclassified)}\n"
+    (project / "metrics/confusion_matrix.csv").write_text(matrix)
 
 
 @pytest.mark.parametrize(
@@ -67,9 +68,9 @@ def test_command_compares_the_workspace_with_a_revision(
     project, misclassified, accuracy, here, there
 ):
     write(project, "digits", *misclassified)
-    printed = run_stage(PROGRAM, project, "main")
+    printed = run_stage(compare.main, project, "main")
     found = [re.sub(" {2,}", "  ", line) for line in printed.splitlines()]
-    assert found == [
+    assert found[:6] == [
         "digits, 360 test images",
         f"  accuracy here  {accuracy} %",
         "  accuracy of main  99.17 %",
@@ -79,17 +80,24 @@ def test_command_compares_the_workspace_with_a_revision(
     ]
 
 
-@pytest.mark.parametrize(
-    ("revision", "dataset", "message"),
-    [
-        ("nowhere", "digits", "no run in nowhere: invalid object name 'nowhere'"),
-        ("main", "kmnist", "main is a run on digits, the workspace one on kmnist: their"),
-    ],
-)
-def test_what_cannot_be_compared_is_refused(project, revision, dataset, message):
-    write(project, dataset, 1)
-    with pytest.raises(UserError, match=message):
-        run_stage(compare.main, project, revision)
+def test_an_experiment_is_known_by_its_name(project):
+    with contextlib.chdir(project):
+        write(project, "digits", 9)
+        name = keep("tried")
+    write(project, "digits", 5, 8)
+    printed = run_stage(compare.main, project, name)
+    assert re.search(rf"accuracy of {name} +99.72 %", printed)
+    assert "correct only here" in printed
+
+
+def test_what_cannot_be_compared_is_refused(project):
+    with pytest.raises(UserError, match="no branch, tag, commit or experiment 'nowhere'"):
+        run_stage(compare.main, project, "nowhere")
+    for dataset, ones in (("kmnist", 180), ("digits", 181)):
+        write(project, dataset, 1, ones=ones)
+        message = f"on {180 + ones} test images of {dataset}, main one on other 360 .* of digits"
+        with pytest.raises(UserError, match=message):
+            run_stage(compare.main, project, "main")
 
 
 def test_a_workspace_without_a_run_is_refused(project):

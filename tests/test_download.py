@@ -3,9 +3,11 @@
 import functools
 import gzip
 import hashlib
+import math
 import os
 import re
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,14 +21,28 @@ import pytest
 from conftest import change_params, contents
 
 from stages import download
+from stages.base import data
+from stages.base.data import DatasetInfo
 from stages.base.stage import UserError
-from stages.dataset import catalogue
-from stages.dataset.catalogue import TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
+from stages.dataset import catalogue, idx
 from stages.download import NoSourceError
 
-NAMES = (TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS)
+NAMES = tuple(
+    name(split) for split in ("train", "test") for name in (idx.images_file, idx.labels_file)
+)
+TEST_IMAGES = idx.images_file("test")
 SIZE = 3000  # of each file, in bytes
-GENUINE = {name: np.random.default_rng(seed).bytes(SIZE) for seed, name in enumerate(NAMES)}
+
+
+def genuine(number: int) -> bytes:
+    """The file NAMES[number]: 3 training or 2 test images; gzip allows zeros at its end."""
+    shape = (2 + (number < 2), 28, 28)[: 1 if number % 2 else 3]
+    header = bytes([0, 0, 8, len(shape)]) + struct.pack(f">{len(shape)}I", *shape)
+    content = header + np.random.default_rng(number).bytes(math.prod(shape))
+    return gzip.compress(content, mtime=0).ljust(SIZE, b"\0")
+
+
+GENUINE = {name: genuine(number) for number, name in enumerate(NAMES)}
 OLD = {name: b"of another dataset: " + name.encode() for name in NAMES}
 MIRROR = os.environ.get("MNIST_MIRROR")
 
@@ -200,17 +216,26 @@ def raw(tmp_path: Path) -> Path:
     return folder
 
 
-def tiny(*mirrors: str) -> catalogue.Dataset:
+def tiny(*mirrors: str, **changes) -> catalogue.Entry:
+    """MNIST's entry, as if these were its files and mirrors."""
     files = {
         name: catalogue.File(size=SIZE, sha256=hashlib.sha256(body).hexdigest())
         for name, body in GENUINE.items()
     }
-    return catalogue.find("mnist").model_copy(update={"files": files, "mirrors": mirrors})
+    changes = {"files": files, "mirrors": mirrors, "disputed": ()} | changes
+    return catalogue.find("mnist").model_copy(update=changes)
+
+
+def fetch(raw: Path, *mirrors: str, mirror: str | None = None, **changes) -> DatasetInfo:
+    entry = tiny(*mirrors, **changes)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(catalogue, "find", lambda _: entry)
+        return download.download("mnist", raw, mirror)
 
 
 @pytest.mark.parametrize("answer", GOOD.values(), ids=GOOD)
 def test_files_arrive_whole_and_readable_however_a_good_server_sends_them(answer, serve, raw):
-    download.download(tiny(serve(answer).url), raw)
+    fetch(raw, serve(answer).url)
     assert contents(raw) == GENUINE
     assert {(raw / name).stat().st_mode & 0o777 for name in NAMES} == {0o644}
 
@@ -224,20 +249,20 @@ def test_fault_in_any_position_of_three_sources(position, fault, serve, raw):
     sources = [server.url for server in (*bad, faulty, *good)]
     begin = time.monotonic()
     if good:
-        download.download(tiny(*sources), raw)
+        fetch(raw, *sources)
         assert contents(raw) == GENUINE
         assert good[0].requested == list(NAMES)
     else:
         with pytest.raises(UserError) as caught:
-            download.download(tiny(*sources), raw)
+            fetch(raw, *sources)
         message = str(caught.value)
         assert message.startswith(f"{NAMES[0]}: ")
         assert re.search(f"^ *{faulty.url}: .*({fault.cause})", message, re.MULTILINE), message
         assert re.findall("^ *(http.*?): ", message, re.MULTILINE) == sources
         for way_on in ("try again later", "MNIST_MIRROR", "download.dataset=digits"):
             assert way_on in message
-        # By the exit code, tools/run.py tells unreachable sources from wrong files.
-        assert caught.value.exit_code == (1 if fault.wrong_file else 3)
+        # tools/run.py tells unreachable sources from wrong files.
+        assert isinstance(caught.value, NoSourceError) != bool(fault.wrong_file)
         assert contents(raw) == OLD
     for server in (*bad, faulty):
         assert set(server.requested) <= {NAMES[0]}, "asked again for other files"
@@ -249,11 +274,11 @@ def test_a_mirror_that_somebody_named_must_deliver(fault, serve, raw):
     """Files of another dataset under the same names are no fault: other sources follow."""
     mirror, other = serve(fault).url, serve(whole)
     if fault.wrong_file:
-        download.download(tiny(other.url), raw, mirror)
+        fetch(raw, other.url, mirror=mirror)
         assert contents(raw) == GENUINE
         return
     with pytest.raises(UserError) as caught:
-        download.download(tiny(other.url), raw, mirror)
+        fetch(raw, other.url, mirror=mirror)
     assert re.match(f"MNIST_MIRROR={mirror}: {NAMES[0]}: .*({fault.cause})", str(caught.value))
     assert "unset it" in str(caught.value)
     assert not isinstance(caught.value, NoSourceError), "which would be no reason to use digits"
@@ -273,7 +298,7 @@ def test_a_source_is_tried_again(fault, serve, raw, monkeypatch):
         (FAULTS[fault].answer if first else whole)(handler, body)
 
     server = serve(answer)
-    download.download(tiny(server.url), raw)
+    fetch(raw, server.url)
     assert server.requested == [NAMES[0], *NAMES]
 
 
@@ -284,12 +309,13 @@ def test_mnist_mirror_comes_before_the_catalogue_unless_it_is_empty(
     mirror, catalogues = serve(whole), serve(whole)
     for name, body in GENUINE.items():
         (raw / name).write_bytes(body)
-    dataset = tiny(catalogues.url)
-    monkeypatch.setattr(catalogue, "find", lambda _: dataset)
     value = {"folder": str(raw), "url": mirror.url.rstrip("/"), "empty": ""}[kind]
     monkeypatch.setenv("MNIST_MIRROR", value)
+    change_params(workspace, download__dataset="mnist")
+    entry = tiny(catalogues.url)
+    monkeypatch.setattr(catalogue, "find", lambda _: entry)
     download.main()
-    assert contents(workspace / "data/raw") == GENUINE
+    assert contents(workspace / "data/raw", "dataset.json") == GENUINE
     assert catalogues.requested == (list(NAMES) if kind == "empty" else [])
     assert mirror.requested == (list(NAMES) if kind == "url" else [])
 
@@ -299,21 +325,34 @@ def test_incomplete_fetch_leaves_the_old_files_and_is_continued_by_the_next(serv
         (status(404) if handler.path.endswith(TEST_IMAGES) else whole)(handler, body)
 
     with pytest.raises(NoSourceError, match=TEST_IMAGES):
-        download.download(tiny(serve(all_but_one).url), raw)
+        fetch(raw, serve(all_but_one).url)
     assert contents(raw) == OLD
-    (download.PARTIAL / TRAIN_LABELS).write_bytes(b"a genuine file of another dataset")
+    (download.KEPT / "mnist" / NAMES[1]).write_bytes(b"damaged since")
     server = serve(whole)
-    download.download(tiny(server.url), raw)
-    assert server.requested == [TRAIN_LABELS, TEST_IMAGES, TEST_LABELS]
+    fetch(raw, server.url)
+    assert server.requested == [NAMES[1], *NAMES[2:]]
     assert contents(raw) == GENUINE
-    assert not download.PARTIAL.exists()
+    fetch(raw, server.url)
+    assert len(server.requested) == 3, "files that are there already were downloaded again"
 
 
-def test_digits_are_made_without_a_network_and_always_the_same_bytes(workspace, monkeypatch):
+def test_what_is_known_of_a_dataset_goes_with_its_files(serve, raw):
+    info = fetch(raw, serve(whole).url, disputed=(1,))
+    assert (info.name, info.shape, info.images) == ("mnist", (28, 28, 1), {"train": 3, "test": 2})
+    assert info.classes == tuple("0123456789")
+    with pytest.raises(
+        UserError, match="mnist.disputed: expected numbers of the 2 test images, .* 2"
+    ):
+        fetch(raw, serve(whole).url, disputed=(1, 2))
+
+
+def test_digits_are_made_offline_and_always_the_same_bytes(workspace, monkeypatch):
     monkeypatch.setattr(socket.socket, "connect", None)
     download.main()
     first = contents(workspace / "data/raw")
-    assert set(first) == set(NAMES)
+    assert set(first) == {*NAMES, "dataset.json"}
+    for split, count in data.load_info(workspace / "data/raw").images.items():
+        assert idx.read_shape(workspace / "data/raw" / idx.images_file(split)) == (count, 28, 28)
     monkeypatch.setattr(time, "time", lambda: 1e9)  # gzip would note the time
     download.main()
     assert contents(workspace / "data/raw") == first
@@ -324,20 +363,20 @@ def test_real_mnist_has_the_digests_that_others_publish(workspace, monkeypatch):
     change_params(workspace, download__dataset="mnist")
     monkeypatch.setenv("MNIST_MIRROR", MIRROR)
     download.main()
-    found = contents(workspace / "data/raw")
+    found = contents(workspace / "data/raw", "dataset.json")
     assert {name: hashlib.md5(content).hexdigest() for name, content in found.items()} == {
         # torchvision.datasets.MNIST
-        TRAIN_IMAGES: "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-        TRAIN_LABELS: "d53e105ee54ea40749a09fcbcd1e9432",
-        TEST_IMAGES: "9fb629c4189551a2d022fa330f9573f3",
-        TEST_LABELS: "ec29112dd5afa0611ce80d1b7f02629c",
+        NAMES[0]: "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+        NAMES[1]: "d53e105ee54ea40749a09fcbcd1e9432",
+        NAMES[2]: "9fb629c4189551a2d022fa330f9573f3",
+        NAMES[3]: "ec29112dd5afa0611ce80d1b7f02629c",
     }
 
 
 @pytest.mark.parametrize("mirror", ["nonsense://host/", "http://", "http://[::1/", "no/folder"])
 def test_an_address_or_folder_that_cannot_be_is_told(mirror, raw):
     with pytest.raises(UserError, match=re.escape(f"MNIST_MIRROR={mirror}: ")):
-        download.download(tiny(), raw, mirror)
+        fetch(raw, mirror=mirror)
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "kmnist"])

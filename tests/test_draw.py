@@ -9,13 +9,17 @@ import pandas as pd
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 from browser import Tab
-from conftest import ROOT, change_params, choose_threshold, contents, packaged, run_stage
+from conftest import ROOT, change_params, contents, packaged, run_stage
 
-from apps.classify import reject
-from apps.draw import export
+from apps.draw import __main__ as drawing
 from stages import package
-from stages.network import saved
-from stages.prediction.predict import Predictor, load_results
+from stages.base.settings import Network
+from stages.base.stage import UserError
+from stages.network import architecture
+from stages.network.runtime import keras
+from stages.prediction import rejection
+from stages.prediction.page import page_data
+from stages.prediction.predict import Ensemble
 
 pytestmark = pytest.mark.slow
 # Ways to write each digit, as SVG paths on a paper of 100×100; "|" lifts the pen.
@@ -51,25 +55,21 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("draw")
     packaged(folder, seeds=[0], train__network__filters=[6, 5, 9, 8])
     (folder / "apps").symlink_to(ROOT / "apps")
-    choose_threshold(folder)
-    run_stage(export.main, folder)
+    run_stage(drawing.main, folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def mnist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the project's own network, trained on MNIST, and today's page."""
-    if not (ROOT / "models/packaged/seed-0.tflite").is_file():
+    if not (ROOT / "models/packaged/seed-0/model.tflite").is_file():
         pytest.skip("the pipeline has not run yet")
     folder = tmp_path_factory.mktemp("mnist")
-    for name in ("apps", "data", "models/classify", "models/packaged", "models/trained"):
+    for name in ("apps", "data", "models/packaged"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).symlink_to(ROOT / name)
     shutil.copy(ROOT / "params.yaml", folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        trained = saved.load(Path("models/trained/seed-0/network.keras"))
-        export.write_page(trained, 1, load_results()["0"]["temperature"], "mnist")
+    run_stage(drawing.main, folder)
     return folder
 
 
@@ -81,17 +81,14 @@ def images(folder: Path) -> np.ndarray:
 
 
 def test_what_is_exported_predicts_as_keras_does(finished):
-    frame = pd.read_csv(finished / export.COMPARED, index_col="file")
-    assert list(frame.index) == ["seed-0.keras", "seed-0.tflite", "int8.tflite", "draw.html"]
-    assert frame.loc["seed-0.tflite", ["other", "difference"]].tolist() == [0, 0]
-    assert frame.loc["draw.html", "difference"] < 0.005
-    assert frame.loc["int8.tflite", "other"] < 0.05 * len(images(finished))
-    for name, size in frame["kB"].items():
-        assert size == round(next(finished.glob(f"models/*/{name}")).stat().st_size / 1000)
+    frame = pd.read_csv(finished / "metrics/exports/seed-0.csv", index_col="file")
+    assert list(frame.index) == ["model.keras", "model.tflite", "int8.tflite"]
+    assert frame.loc["model.tflite", "other"] == 0
+    assert frame.loc["int8.tflite", "other"] < 0.05 * frame.loc["int8.tflite", "images"]
 
 
 def test_the_int8_file_computes_in_whole_numbers_up_to_the_logits(finished):
-    interpreter = Interpreter(str(finished / export.INT8))
+    interpreter = Interpreter(str(finished / "models/packaged/seed-0/int8.tflite"))
     interpreter.allocate_tensors()
     for details in (interpreter.get_input_details(), interpreter.get_output_details()):
         assert [detail["dtype"] for detail in details] == [np.int8]
@@ -99,10 +96,37 @@ def test_the_int8_file_computes_in_whole_numbers_up_to_the_logits(finished):
     assert not operations & {"QUANTIZE", "DEQUANTIZE", "SOFTMAX"}
 
 
-def test_the_same_networks_give_the_same_bytes(folder):
+def test_the_same_models_give_the_same_bytes(folder):
     before = contents(folder / "models/exported")
-    run_stage(export.main, folder)
+    run_stage(drawing.main, folder)
     assert contents(folder / "models/exported") == before
+
+
+def with_layer(model: keras.Model, after: str, layer: keras.layers.Layer) -> keras.Model:
+    """A copy of a model with one layer more."""
+
+    def convert(old: keras.layers.Layer) -> keras.layers.Layer:
+        copy = type(old).from_config(old.get_config())
+        return keras.Sequential([copy, layer], name="both") if old.name == after else copy
+
+    return keras.models.clone_model(model, clone_function=convert)
+
+
+def test_a_layer_that_the_page_does_not_know_is_refused():
+    model = architecture.stock(
+        architecture.build((28, 28, 1), 10, Network(crop=2, filters=[4, 8, 8]))
+    )
+    assert [layer["activation"] for layer in page_data(model)["layers"]] == [
+        "absolute",
+        "relu",
+        "relu",
+    ]
+    for changed in (
+        with_layer(model, "relu1", keras.layers.Activation("tanh")),
+        with_layer(model, "conv2", keras.layers.AveragePooling2D(2)),
+    ):
+        with pytest.raises(UserError, match="the page cannot compute"):
+            page_data(changed)
 
 
 # --- The page's arithmetic
@@ -113,13 +137,14 @@ def assert_page_predicts_like(tab: Tab, folder: Path, count: int, limit: float) 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         shown = images(folder)[:count]
-        outputs, known = Predictor(0).outputs(shown), reject.load()
+        [predictor] = Ensemble([0]).predictors
+        outputs = predictor.outputs(shown)
     expected = outputs["probabilities"]
-    known = known._replace(centres=known.centres[:1])
-    likeness = known.likeness(expected, [outputs["features"]])
-    tab.open(folder / export.PAGE)
+    centres = predictor.held["centres"]
+    likeness = rejection.likeness(outputs["features"], expected.argmax(axis=1), centres)
+    tab.open(folder / drawing.PAGE)
     for start in range(0, count, 500):
-        values = np.round(shown[start : start + 500].reshape(-1, 784) * 255).astype(int).tolist()
+        values = shown[start : start + 500].reshape(-1, 784).tolist()
         script = f"{json.dumps(values)}.map((image) => look(image.map((value) => value / 255)))"
         script += ".map((seen) => [...seen.probabilities, seen.likeness])"
         found, alike = np.split(np.array(tab.run(script)), [-1], axis=1)
@@ -131,7 +156,7 @@ def assert_page_predicts_like(tab: Tab, folder: Path, count: int, limit: float) 
 
 def test_the_page_predicts_as_the_exported_network(tab, mnist):
     assert_page_predicts_like(tab, mnist, 200, 0.002)
-    assert (mnist / export.PAGE).stat().st_size < 1_000_000
+    assert (mnist / drawing.PAGE).stat().st_size < 1_000_000
 
 
 def test_the_page_predicts_all_test_images_as_the_exported_network(tab, mnist):
@@ -140,9 +165,14 @@ def test_the_page_predicts_all_test_images_as_the_exported_network(tab, mnist):
 
 @pytest.mark.parametrize("shift", [0, 1])
 def test_any_network_gets_a_page(tab, folder, shift):
-    change_params(folder, package__average_shift=shift, download__dataset="fashion_mnist")
-    run_stage(package.main, folder)
-    run_stage(export.main, folder)
+    change_params(folder, package__average_shift=shift)
+    for split in ("train", "validation", "test"):
+        path = folder / "data/processed" / split / "dataset.json"
+        info = json.loads(path.read_text(encoding="utf-8"))
+        info |= {"subject": "articles of clothing", "classes": ["T-shirt/top", *"bcdefghij"]}
+        path.write_text(json.dumps(info), encoding="utf-8")
+    run_stage(package.main, folder, "--seed", "0")
+    run_stage(drawing.main, folder)
     assert_page_predicts_like(tab, folder, 50, 0.005)
     assert tab.run("document.title") == "Articles of clothing"
     assert tab.run("document.querySelector('#bars').innerText").startswith("T-shirt/top")
@@ -204,16 +234,16 @@ def assert_drawn_digits_are_correct(tab: Tab, page: Path, touch: bool, **place: 
 
 @pytest.mark.parametrize("touch", [False, True])
 def test_drawn_digits_are_correct(tab, mnist, touch):
-    assert_drawn_digits_are_correct(tab, mnist / export.PAGE, touch)
+    assert_drawn_digits_are_correct(tab, mnist / drawing.PAGE, touch)
 
 
 @pytest.mark.parametrize(("size", "corner"), [(0.35, 0.02), (0.35, 0.6), (1.2, -0.1)])
 def test_drawn_digits_are_correct_in_a_corner_and_over_the_edge(tab, mnist, size, corner):
-    assert_drawn_digits_are_correct(tab, mnist / export.PAGE, False, size=size, corner=corner)
+    assert_drawn_digits_are_correct(tab, mnist / drawing.PAGE, False, size=size, corner=corner)
 
 
 def test_probabilities_move_before_the_pen_lifts(tab, finished):
-    tab.open(finished / export.PAGE)
+    tab.open(finished / drawing.PAGE)
     assert shown(tab, "answer") == shown(tab, "live") == ""
     seen = set()
     along = points(tab, WAYS[7][1])
@@ -237,7 +267,7 @@ def press(tab: Tab, key: str, ctrl: bool = False) -> None:
 
 
 def test_strokes_are_taken_back_and_cleared(tab, finished):
-    tab.open(finished / export.PAGE)
+    tab.open(finished / drawing.PAGE)
     strokes = "items.length"
     empty = shown(tab, "bars")
     for way in ("M20 20H80", "M20 50H80", "M50 50V80"):
@@ -257,7 +287,7 @@ def test_strokes_are_taken_back_and_cleared(tab, finished):
 
 
 def test_a_finger_on_the_paper_does_not_scroll_the_page(tab, finished):
-    tab.open(finished / export.PAGE, 390, 450, touch=True)
+    tab.open(finished / drawing.PAGE, 390, 450, touch=True)
     draw(tab, "M50 90V10", touch=True)
     assert tab.run("[scrollY, items.length]") == [0, 1]
     for height in (440, 300, 200, 100):  # beside the paper it does
@@ -270,7 +300,7 @@ def test_a_finger_on_the_paper_does_not_scroll_the_page(tab, finished):
 @pytest.mark.parametrize("light", [False, True])
 def test_a_photo_is_prepared_and_predicted(tab, mnist, light):
     """A test image on paper that darkens to one side, with a shadow's edge, dropped on the page."""
-    tab.open(mnist / export.PAGE)
+    tab.open(mnist / drawing.PAGE)
     for index in range(10):
         digit = np.kron(images(mnist)[index, ..., 0], np.ones((12, 12)))
         paper = np.pad(1 - 0.8 * digit, 90, constant_values=1) * np.linspace(0.5, 0.9, 516)
@@ -314,7 +344,7 @@ CONTRASTS = """(() => {
 def test_all_is_legible_in_both_themes_and_at_hand_on_a_phone(tab, finished, theme):
     scheme = {"name": "prefers-color-scheme", "value": theme}
     tab.send("Emulation.setEmulatedMedia", features=[scheme])
-    tab.open(finished / export.PAGE, 390, 844, touch=True)
+    tab.open(finished / drawing.PAGE, 390, 844, touch=True)
     draw(tab, WAYS[11][1], touch=True)
     reach = "[...document.querySelectorAll('#paper, .tools button, #bars li')].map((node) => {"
     reach += "const box = node.getBoundingClientRect(); return [box.right, box.bottom]; })"
@@ -330,7 +360,7 @@ def test_all_is_legible_in_both_themes_and_at_hand_on_a_phone(tab, finished, the
 
 
 def test_keyboard_and_screen_reader_find_all_there_is(tab, finished):
-    tab.open(finished / export.PAGE)
+    tab.open(finished / drawing.PAGE)
     draw(tab, WAYS[11][1])
     names = []
     for _ in range(4):
@@ -353,7 +383,7 @@ def test_keyboard_and_screen_reader_find_all_there_is(tab, finished):
 
 def test_the_page_asks_for_nothing_and_complains_of_nothing(tab, finished):
     for options in ({}, {"width": 320, "height": 600, "touch": True}):
-        tab.open(finished / export.PAGE, **options)
+        tab.open(finished / drawing.PAGE, **options)
         draw(tab, WAYS[11][1])
         assert len(tab.happened("Network.requestWillBeSent")) == 1
         assert tab.faults() == []

@@ -1,28 +1,16 @@
 """A day with the project: change something, compare, go back. Real DVC commands on `digits`."""
 
+import io
 import re
-import shlex
 import shutil
+import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
-from conftest import ROOT, change_params, commit, run, stages_run
+from conftest import change_params, commit, run, stages_run
 
-WIDTH = 120  # columns of an ordinary terminal window
 KEYS = "accuracy loss ece train val val_loss corrupt"
-
-
-@pytest.fixture(scope="module")
-def finished(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same with one more metric."""
-    project = tmp_path_factory.mktemp("everyday") / "project"
-    shutil.copytree(finished, project, symlinks=True)
-    catalogue = project / "stages/dataset/catalogue.yaml"  # its last entry is that of digits
-    with open(catalogue, "a", encoding="utf-8") as file:
-        file.write("  disputed: [7, 300]  # as in MNIST\n")
-    run("dvc", "repro", cwd=project)
-    commit(project, "run")
-    return project
 
 
 def is_clean(folder: Path) -> bool:
@@ -59,7 +47,7 @@ def test_what_has_been_computed_is_not_computed_again(folder):
 def test_seeds_come_and_go(folder):
     change_params(folder, seeds=[0, 1])
     ran = stages_run(run("dvc", "repro", cwd=folder))
-    assert ran == {"environment", "train@1", "package", "evaluate", "robustness"}
+    assert ran == {"train@1", "package@1", "evaluate", "robustness"}
     change_params(folder, seeds=[0])
     run("dvc", "repro", cwd=folder)
     assert not list(folder.glob("models/packaged/seed-1*"))
@@ -73,52 +61,40 @@ def test_seeds_come_and_go(folder):
 @pytest.mark.slow
 @pytest.mark.parametrize("seeds", ["[0]", "[0,1,2]"])
 def test_an_experiment_can_be_compared_at_a_glance_and_undone(folder, seeds):
-    network = (folder / "models/packaged/seed-0.tflite").read_bytes()
+    network = (folder / "models/packaged/seed-0/model.tflite").read_bytes()
     changes = ["-S", "train.epochs=20", "-S", "preprocess.seed=1", "-S", f"seeds={seeds}"]
     run("dvc", "exp", "run", *changes, cwd=folder)
-    assert (folder / "models/packaged/seed-0.tflite").read_bytes() != network
+    assert (folder / "models/packaged/seed-0/model.tflite").read_bytes() != network
 
-    changed = run("git", "diff", "--stat", cwd=folder).stdout.splitlines()
-    assert len(changed) <= 13
     assert not run("git", "diff", "--cached", "--stat", cwd=folder).stdout, "nothing is staged"
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    show = shlex.split(re.search(r"@dvc (exp show.+)", makefile)[1].replace("$$", "$"))
-    for command in (["metrics", "show"], ["metrics", "diff", "main"], show):
+    for command in (["metrics", "show"], ["metrics", "diff", "main"]):
         table = run("dvc", *command, cwd=folder, COLUMNS="500").stdout
-        assert max(map(len, table.splitlines())) <= WIDTH, command
-        keys = KEYS + (" errors undisputed" if seeds == "[0]" else " mean std")
-        assert set(("accuracy" if command == show else keys).split()) <= set(table.split()), command
-        assert len(table.splitlines()) <= 20
+        assert set(KEYS.split()) <= set(table.split()), command
+    table = run("python", "-m", "tools.experiments", cwd=folder, COLUMNS="80").stdout
+    assert {"train.epochs=20", "preprocess.seed=1"} <= set(table.split())
     assert "train.epochs" in run("dvc", "params", "diff", "main", cwd=folder).stdout
 
     undone = run("python", "-m", "tools.undo", cwd=folder)
     assert is_clean(folder)
-    assert (folder / "models/packaged/seed-0.tflite").read_bytes() == network
+    assert (folder / "models/packaged/seed-0/model.tflite").read_bytes() == network
     name = re.search(r"dvc exp apply (\S+?)[`.\s]", undone.stdout)[1]
     run("dvc", "exp", "apply", name, cwd=folder)
     assert "epochs: 20" in (folder / "params.yaml").read_text(encoding="utf-8")
 
 
-def test_a_wrong_value_is_refused_in_our_words_and_is_not_kept(tmp_path):
-    shutil.copy(ROOT / "params.yaml", tmp_path)
-    before = (tmp_path / "params.yaml").read_bytes()
-    command = ["python", "-m", "tools.run", "-S", "seeds=[]"]
-    result = run(*command, cwd=tmp_path, check=False, PYTHONPATH=str(ROOT))
-    assert result.returncode == 1
-    assert re.fullmatch(r"error: params.yaml: seeds: .*\n", result.stderr)
-    assert (tmp_path / "params.yaml").read_bytes() == before
-
-
 @pytest.mark.slow
-def test_digits_take_the_place_of_a_dataset_that_cannot_be_reached_but_hide_no_mistake(folder):
-    change_params(folder, download__dataset="mnist")
-    command = ["python", "-m", "tools.run"]
-    result = run(*command, cwd=folder, MNIST_MIRROR="", https_proxy="http://127.0.0.1:9")
-    assert "No source of mnist can be reached: running on digits instead" in result.stdout
-    assert "dvc exp run -S train.epochs=50;" in result.stdout
-    assert "dataset: digits" in (folder / "params.yaml").read_text(encoding="utf-8")
-
-    result = run(*command, cwd=folder, check=False, MNIST_MIRROR="nowhere")
-    assert result.returncode == 1
-    assert re.search("Trying mnist again(?!.* instead)", result.stdout, re.DOTALL)
-    assert "error: MNIST_MIRROR=nowhere: train-images" in result.stderr
+def test_params_are_searched_with_the_queue(folder):
+    """As docs/scaling.md says; `dvc queue status` is not asked, it can end a worker at work."""
+    values = "-S train.learning_rate=choice(0.01,0.02) -S train.epochs=2"
+    run("dvc", "exp", "run", "--queue", "-n", "rate", *values.split(), "package", cwd=folder)
+    run("dvc", "queue", "start", cwd=folder)
+    deadline = time.monotonic() + 600
+    while (found := run("git", "for-each-ref", "refs/exps", cwd=folder).stdout).count("/rate-") < 2:
+        assert time.monotonic() < deadline, found
+        time.sleep(1)
+    table = io.StringIO(run("dvc", "exp", "show", "--csv", cwd=folder).stdout)
+    losses = pd.read_csv(table, index_col="Experiment")["val_loss"].filter(regex="^rate-")
+    assert losses.nunique() == 2, losses
+    run("dvc", "exp", "apply", losses.idxmin(), cwd=folder)
+    ran = stages_run(run("dvc", "repro", cwd=folder))
+    assert ran == {"evaluate", "robustness"}

@@ -33,14 +33,14 @@ def packed(shape: tuple[int, ...], data: bytes, magic: str = "") -> bytes:
     return header + struct.pack(f">{len(shape)}I", *shape) + data
 
 
-def read(path: Path, dimensions: int, block_size: int = 4096) -> np.ndarray:
-    return np.concatenate(list(idx.read_blocks(path, dimensions, block_size)))
+def read(path: Path, block_size: int = 4096) -> np.ndarray:
+    return np.concatenate(list(idx.read_blocks(path, block_size)))
 
 
-def assert_refused(path: Path, dimensions: int, match: str | None = None) -> str:
+def assert_refused(path: Path, match: str | None = None) -> str:
     """Reading all of the file fails with one line that names it; return that line."""
     with pytest.raises(UserError, match=match) as caught:
-        read(path, dimensions)
+        read(path)
     message = str(caught.value)
     assert str(path) in message
     assert "\n" not in message
@@ -68,8 +68,8 @@ def path(tmp_path: Path) -> Path:
 def test_what_was_written_is_read_in_blocks(shape, block_size, path):
     items = random_items(*shape)
     idx.write(path, items)
-    assert idx.read_shape(path, len(shape)) == shape
-    blocks = list(idx.read_blocks(path, len(shape), block_size))
+    assert idx.read_shape(path) == shape
+    blocks = list(idx.read_blocks(path, block_size))
     assert {block.dtype for block in blocks} == {np.dtype(np.uint8)}
     assert all(len(block) == block_size for block in blocks[:-1])
     assert 0 < len(blocks[-1]) <= block_size
@@ -78,13 +78,13 @@ def test_what_was_written_is_read_in_blocks(shape, block_size, path):
 
 def test_file_made_by_hand_is_read_and_written_again(path):
     path.write_bytes(gzip.compress(TWO_IMAGES))
-    items = read(path, 3)
+    items = read(path)
     assert items.tolist() == [[[1, 2, 3]], [[253, 254, 255]]]
     idx.write(path, items)
     assert gzip.decompress(path.read_bytes()) == TWO_IMAGES
     assert path.read_bytes()[4:8] == bytes(4)  # no time (RFC 1952): the same bytes at any
     path.write_bytes(gzip.compress(TWO_IMAGES[:9]) + gzip.compress(TWO_IMAGES[9:]))  # two members
-    np.testing.assert_array_equal(read(path, 3), items)
+    np.testing.assert_array_equal(read(path), items)
 
 
 @pytest.mark.parametrize("level", [0, 9], ids=["stored", "deflated"])
@@ -94,14 +94,14 @@ def test_neither_a_cut_nor_a_flipped_bit_anywhere_passes_for_other_data(level, p
     whole = gzip.compress(packed(items.shape, items.tobytes()), level, mtime=0)
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
-        assert_refused(path, 3)
+        assert_refused(path)
     refused = 0
     for bit in range(8 * len(whole)):
         damaged = bytearray(whole)
         damaged[bit // 8] ^= 1 << bit % 8
         path.write_bytes(damaged)
         try:
-            found = read(path, 3)
+            found = read(path)
         except UserError:
             refused += 1
         else:
@@ -109,13 +109,34 @@ def test_neither_a_cut_nor_a_flipped_bit_anywhere_passes_for_other_data(level, p
     assert refused >= 8 * (len(whole) - 10)  # gzip's header of ten bytes holds no data
 
 
+def test_a_file_written_block_by_block_is_whole_or_not_there(path, tmp_path):
+    items = random_items(10, 3, 5)
+    idx.write(path, items)
+    with idx.writing(tmp_path / "blocks.gz", (10, 3, 5)) as append:
+        for block in np.split(items, [4, 9]):
+            append(block)
+    assert (tmp_path / "blocks.gz").read_bytes() == path.read_bytes()
+    for block in (
+        items[:9],
+        np.concatenate([items, items[:1]]),
+        items.astype(float),
+        items[..., :4],
+    ):
+        with (
+            pytest.raises(ValueError, match="expected"),
+            idx.writing(tmp_path / "other.gz", items.shape) as append,
+        ):
+            append(block)
+    assert {file.name for file in tmp_path.iterdir()} == {path.name, "blocks.gz"}
+
+
 def images(lacking: int = 0, magic: str = "") -> bytes:
     return packed((5, 2, 3), bytes(30 - lacking), magic)
 
 
-MAGICS = {  # of other files: labels, more dimensions, signed bytes, floats, little-endian, zip
-    magic: f"magic 00000803, found {magic}: run `dvc repro"
-    for magic in ("00000801", "00000804", "00000903", "00000d03", "03080000", "504b0304")
+MAGICS = {  # of other files: no dimensions, signed bytes, floats, little-endian, zip
+    magic: f"magic 000008..), found the magic {magic}: correct it"
+    for magic in ("00000800", "00000903", "00000d03", "03080000", "504b0304")
 }
 REFUSED = [  # what gzip packs, what follows the stream, and what the message says
     *((images(magic=magic), b"", text) for magic, text in MAGICS.items()),
@@ -128,7 +149,7 @@ REFUSED = [  # what gzip packs, what follows the stream, and what the message sa
     (packed((10_000, 1, 2), bytes(2 * 9_999 + 1)), b"", "expected 10,000 items, found 9,999:"),
     *((images(), garbage, "") for garbage in (b"x", b"\x1f\x8b", b"<html></html>")),
     *(
-        (packed(shape, b""), b"", "empty or truncated: 0 bytes declared: run")
+        (packed(shape, b""), b"", "empty or truncated: 0 bytes declared: correct it")
         for shape in [(0, 28, 28), (5, 0, 28), (5, 28, 0), (2**32 - 1, 0, 2**32 - 1)]
     ),
     *(  # headers that declare more memory than there may be
@@ -142,35 +163,34 @@ def test_what_is_no_whole_file_of_images_is_refused_with_the_reason(path):
     for content, behind, text in REFUSED:
         path.write_bytes(gzip.compress(content) + behind)
         with peak_memory_below(2e6):
-            assert text in assert_refused(path, 3)
+            assert text in assert_refused(path)
     for content in (b"", b"<!DOCTYPE html><html>Not Found</html>", images()):  # not compressed
         path.write_bytes(content)
-        assert_refused(path, 3, "cannot be loaded .*dvc repro download")
+        assert_refused(path, "cannot be loaded .*single-item download")
     path.unlink()
-    assert_refused(path, 3, "cannot be loaded .*No such file.*dvc repro download")
-    idx.write(path, random_items(5, 28, 28))  # under the name of labels
-    assert_refused(path, 1, "magic 00000801, found 00000803")
+    assert_refused(path, "cannot be loaded .*No such file.*single-item download")
 
 
 def test_memory_needed_is_that_of_a_block_and_a_gzip_bomb_is_not_unpacked(path):
     size = 2**25
     path.write_bytes(gzip.compress(packed((size // 1024, 32, 32), bytes(size)), 1))
     with peak_memory_below(2e6):
-        assert sum(len(block) for block in idx.read_blocks(path, 3, 256)) == size // 1024
+        assert sum(len(block) for block in idx.read_blocks(path, 256)) == size // 1024
     path.write_bytes(gzip.compress(packed((10, 28, 28), bytes(7840 + size)), 1))
     with peak_memory_below(2e6):
-        assert_refused(path, 3, "longer than the 10 items")
+        assert_refused(path, "longer than the 10 items")
 
 
-def decoded(content: bytes, dimensions: int) -> tuple[np.ndarray | None, int]:
+def decoded(content: bytes) -> tuple[np.ndarray | None, int]:
     """What a genuine file holds by Python's gzip, else None; the bytes that its header declares."""
     try:
         data = gzip.decompress(content)
+        dimensions = data[3]
         shape = struct.unpack_from(f">{dimensions}I", data, 4)
     except Exception:
         return None, 0
     magic, data = data[:4], data[4 + 4 * dimensions :]
-    genuine = magic == bytes([0, 0, 8, dimensions]) and 0 < math.prod(shape) == len(data)
+    genuine = magic[:3] == bytes([0, 0, 8]) and shape and 0 < math.prod(shape) == len(data)
     return np.frombuffer(data, np.uint8).reshape(shape) if genuine else None, math.prod(shape)
 
 
@@ -206,22 +226,22 @@ def test_of_files_damaged_at_random_those_are_read_that_are_genuine(number, path
     contents = [packed(shape, draw.randbytes(math.prod(shape))) for shape in shapes]
     contents.append(packed((40, 28, 28), bytes(40 * 28 * 28)))  # packs to a hundredth
     for _ in range(number):
-        content, dimensions = draw.choice(contents), draw.choice((1, 3))
-        kind = draw.randrange(4)  # damage inside, outside, both, or none but the dimensions asked
+        content = draw.choice(contents)
+        kind = draw.randrange(4)  # damage inside, outside, both, or none
         content = damaged(content, draw) if kind in (0, 2) else content
         content = gzip.compress(content, draw.choice((0, 1)), mtime=0)
         if kind == 3 and draw.randrange(4) == 0:  # an empty member, and padding
             content += gzip.compress(b"", mtime=0) * draw.randrange(2) + bytes(3)
         content = damaged(content, draw) if kind in (1, 2) else content
         path.write_bytes(content)
-        expected, declared = decoded(content, dimensions)
+        expected, declared = decoded(content)
         limit = min(declared, len(content) * idx.DEFLATE_RATIO) + 600_000  # for Python's buffers
         with peak_memory_below(limit) if number == 1000 else nullcontext():
             if expected is None:
-                assert_refused(path, dimensions)
+                assert_refused(path)
                 continue
-            found = read(path, dimensions, 5)
-        assert idx.read_shape(path, dimensions) == found.shape
+            found = read(path, 5)
+        assert idx.read_shape(path) == found.shape
         np.testing.assert_array_equal(found, expected)
         accepted += 1
     assert 0.05 < accepted / number < 0.95, "else one of the two ways is not tried"

@@ -12,12 +12,12 @@ RATE, RATIO, MOMENTUM, DECAY = 0.05, 1.5, 0.8, 0.1
 
 
 def tiny_network() -> keras.Model:
-    """A stem, two inner convolutions (one wider than it is deep, one the reverse), a classifier."""
+    """For colour images: a stem, two inner convolutions (one wide, one deep), a classifier."""
     layers = keras.layers
     keras.utils.set_random_seed(0)
     network = keras.Sequential(
         [
-            keras.Input((12, 12, 1)),
+            keras.Input((12, 12, 3)),
             layers.Conv2D(2, 3, name="stem"),
             layers.BatchNormalization(name="norm"),
             layers.Conv2D(30, 3, name="wide"),

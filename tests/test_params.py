@@ -1,4 +1,4 @@
-"""params.yaml and `environment`: each wrong edit, and other packages, stop at once with a line."""
+"""params.yaml and the installed packages: each wrong edit stops at once, with one line."""
 
 import math
 from importlib import metadata
@@ -6,28 +6,35 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import PARAMS, ROOT, change_params, leaves, note_environment
+from conftest import PARAMS, change_params, leaves
 
-from stages import environment, train
-from stages.base import versions
+from stages import download, train
+from stages.base import params, versions
 from stages.base.stage import UserError
 
-NOTED = Path("data/environment.txt")
 PHOTOMETRIC = [f"train.photometric.{name}" for name in PARAMS["train"]["photometric"]]
 SHARES = "train.momentum train.warmup train.label_smoothing train.augment.zoom train.augment.shear"
 WRONG = {  # by key, values out of range or of a type that is nearly right
-    "download.dataset": [5, ["mnist"], "mnits"],
-    "preprocess.validation_size": [-1, 0.0, 1.0, 1.5, 1437, 0.9999],
+    "download.dataset": [5, ["mnist"]],
+    "download.size": [15, 129, 64.0],
+    "download.colour": ["yes", 1, 0],
+    "download.fit": ["stretch", 1],
+    "download.unreadable": [-0.1, 1.1],
+    "preprocess.test_size": [-0.1, 1.0, 5000],
+    "preprocess.validation_size": [-0.1, 1.0, 1.5, 5000],
     "train.epochs": [0, -3, 10_001, "eight", 8.0],
-    "train.batch_size": [1, 0, 1_000_001, 256.0, 1294],
+    "train.batch_size": [1, 0, 1_000_001, 256.0],
+    "train.patience": [-1, 2.0],
+    "train.class_weights": ["equal", 1],
+    "train.augment.flip": [1, "yes"],
     "train.weight_decay": [-1.0e-4, math.inf],
     "train.instructions": ["AVX2", "avx", 512],
     "train.threads": [0, -1, 1025, 2.0, "all"],
-    "train.network.crop": [-1, 7, 2.0],
+    "train.network.crop": [-1, 2.0],
     "train.network.filters": [[], [32, 64], 32],
     "train.augment.rotation": [-1, 181],
-    "train.augment.shift": [-1, 15, math.inf],
-    "package.average_shift": [-1, 15, 0.5],
+    "train.augment.shift": [-1, math.inf],
+    "package.average_shift": [-1, 0.5],
     "evaluate.samples": [0, 21, 5.0],
     "evaluate.misclassified": [0, 401, 60.0],
     "robustness.images": [0, -1, 100.0],
@@ -37,10 +44,10 @@ WRONG = {  # by key, values out of range or of a type that is nearly right
     **dict.fromkeys(["train.learning_rate", "train.muon_learning_rate"], [0.0, -0.1, math.inf]),
     **{f"{stage}.seed": [-1, 2**31, 0.0] for stage in ("preprocess", "evaluate", "robustness")},
 }
-NEVER = ["0", True, None, math.nan]  # for no key
+NEVER = ["0", None, math.nan]  # for no key; nor a truth value but for two
 RIGHT = [  # the last values that are still allowed
     {"preprocess__validation_size": 0, "train__batch_size": 2, "seeds": [2**31 - 1, 0]},
-    {"train__batch_size": 1293, "train__momentum": 0, "train__warmup": 0, "train__epochs": 1},
+    {"train__momentum": 0, "train__warmup": 0, "train__epochs": 1},
     {"train__network__filters": [1, 1024, 1], "train__augment__rotation": 180},
     {"package__average_shift": 14, "evaluate__samples": 20, "robustness__images": 1},
     {"train__photometric__at_end": 1, "preprocess__seed": 2**31 - 1},
@@ -49,17 +56,15 @@ RIGHT = [  # the last values that are still allowed
 
 @pytest.fixture
 def folder(workspace: Path) -> Path:
-    """A folder in which the stage can run."""
-    (workspace / "requirements.txt").write_text((ROOT / "requirements.txt").read_text("utf-8"))
     return workspace
 
 
 def refusal() -> str:
-    """The one line with which the stage stops, before it writes anything."""
+    """The one line with which the first stage stops, before it writes anything."""
     with pytest.raises(UserError) as caught:
-        environment.main()
+        download.main()
     assert "\n" not in str(caught.value)
-    assert not NOTED.exists()
+    assert not Path("data").exists()
     return str(caught.value)
 
 
@@ -69,7 +74,8 @@ def test_tables_of_this_file_cover_every_key():
 
 @pytest.mark.parametrize("key", WRONG)
 def test_a_wrong_value_is_refused_by_key_and_value(key, folder):
-    for value in WRONG[key] + NEVER:
+    truth = [] if key in ("download.colour", "train.augment.flip") else [True]
+    for value in WRONG[key] + NEVER + truth:
         change_params(folder, **{key: value})
         message = refusal()
         assert message.startswith(f"params.yaml: {key}: "), message
@@ -89,7 +95,7 @@ def test_a_wrong_value_is_refused_by_key_and_value(key, folder):
         (
             "download.dataset",
             "mnits",
-            "download.dataset: expected one of mnist, fashion_mnist, kmnist, digits, found 'mnits'",
+            "download.dataset: expected one of mnist, fashion_mnist, kmnist, digits",
         ),
     ],
 )
@@ -101,7 +107,7 @@ def test_the_message_names_the_place(key, value, named, folder):
 @pytest.mark.parametrize("values", RIGHT)
 def test_values_at_their_limits_are_accepted(values, folder):
     change_params(folder, **values)
-    environment.main()
+    params.load()
 
 
 @pytest.mark.parametrize("key", [*leaves(PARAMS), *PARAMS])
@@ -144,45 +150,38 @@ def test_a_missing_file_is_named_and_yaml_cannot_make_objects(folder):
 # --- Packages
 
 
-def pins(**changes: str) -> str:
-    """A requirements.txt of the decisive packages as installed, but for `changes`."""
-    found = {name: metadata.version(name) for name in versions.DECISIVE} | changes
-    lines = [f"{name}=={version}  # via something\n" for name, version in found.items() if version]
-    return "# a comment\n" + "".join(lines)
+@pytest.fixture
+def pins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file of pins in place of the project's."""
+    monkeypatch.setattr(versions, "PINS", tmp_path / "versions.txt")
+    return tmp_path / "versions.txt"
 
 
-def test_it_notes_the_versions_that_decide_the_results_and_no_others(folder):
-    environment.main()
-    before = NOTED.read_bytes()
-    noted = dict(line.split("==") for line in before.decode().splitlines())
-    assert noted == {name: metadata.version(name) for name in versions.DECISIVE}
-    with open("requirements.txt", "a", encoding="utf-8") as file:
-        file.write("sampleproject==1.0\n")
-    environment.main()
-    assert NOTED.read_bytes() == before
+def test_the_installed_packages_are_those_pinned():
+    versions.check()
 
 
-def test_markers_choose_the_pin_for_this_python(folder):
-    text = pins(numpy="") + "numpy==0.1 ; python_full_version < '3.0'\n"
-    text += f"numpy=={metadata.version('numpy')} ; python_full_version >= '3.0'\n"
-    Path("requirements.txt").write_text(text, encoding="utf-8")
-    environment.main()
+def test_markers_choose_the_pin_for_this_python(pins):
+    installed = metadata.version("numpy")
+    lines = "numpy==0.1 ; python_version < '3'", f"numpy=={installed} ; python_version >= '3'"
+    pins.write_text("\n".join(lines))
+    versions.check()
 
 
-def test_another_version_or_a_missing_pin_is_refused(folder):
-    for changes, message in (
-        ({"tensorflow": "1.15.0"}, "expected tensorflow 1.15.0, found "),
-        ({"keras": ""}, "keras (no pin: run `make lock`)"),
-    ):
-        Path("requirements.txt").write_text(pins(**changes), encoding="utf-8")
-        assert message in refusal()
+def test_either_build_of_tensorflow_will_do_but_no_other_version(pins, monkeypatch):
+    pins.write_text("tensorflow==1.15.0\n")
+    with pytest.raises(UserError, match=r"expected tensorflow 1\.15\.0, found "):
+        versions.check()
+    for build in ("tensorflow", "tensorflow-cpu"):
+        monkeypatch.setattr(versions, "installed", {build: "1.15.0"}.get)
+        versions.check()
+    monkeypatch.setattr(versions, "installed", {}.get)
+    with pytest.raises(UserError, match="found none"):
+        versions.check()
 
 
-def test_train_refuses_other_versions_than_were_noted(workspace, monkeypatch):
+def test_train_refuses_other_versions(workspace, pins, monkeypatch):
     monkeypatch.setattr("sys.argv", ["train", "--seed", "0"])
-    with pytest.raises(FileNotFoundError, match="environment.txt"):
-        train.main()
-    note_environment(workspace)
-    NOTED.write_text(pins(tensorflow="2.0.0"), encoding="utf-8")
-    with pytest.raises(UserError, match=r"expected tensorflow 2\.0\.0"):
+    pins.write_text("keras==0.1\n")
+    with pytest.raises(UserError, match=r"expected keras 0\.1"):
         train.main()

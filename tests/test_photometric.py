@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from stages.base.settings import Photometric
 from stages.network import photometric
 from stages.network.photometric import FAMILIES
 from stages.network.runtime import tf
-from stages.network.settings import Photometric
 
 COUNT = 400  # enough for the largest of so many draws to come near its limit
 NAMES = [family.__name__ for family in FAMILIES]
@@ -70,7 +70,8 @@ def straightened(line: np.ndarray) -> np.ndarray:
     return ndimage.map_coordinates(line, centre + main * along + side * across[:, None], order=1)
 
 
-def test_strokes_are_lines_of_ink_or_of_eraser_straight_or_wavy_whole_or_dashed():
+def test_strokes_are_lines_of_ink_or_of_eraser_straight_or_wavy_whole_or_dashed(monkeypatch):
+    monkeypatch.setattr(photometric, "SIDE", 101)  # so that lengths are in pixels
     blank, full = (change("strokes", plain(grey, 101)) for grey in (0, 1))
     ink = blank.any(axis=(1, 2))
     assert ink.mean() == pytest.approx(0.75, abs=0.05)
@@ -126,7 +127,7 @@ def test_blur_spreads_a_point_to_an_ellipse_in_any_direction():
     assert (deviations[:, 1] > 2 * deviations[:, 0]).mean() > 0.2
 
 
-def test_polarity_inverts_beyond_a_line_or_beside_a_band():
+def test_polarity_inverts_beyond_a_line_or_beside_a_band(monkeypatch):
     changed, inverted = change("polarity", RAMP), change("polarity", plain(0))
     np.testing.assert_array_equal(changed, np.where(inverted == 1, 1 - RAMP[..., 0], RAMP[..., 0]))
     assert set(np.unique(inverted)) == {0, 1}
@@ -137,6 +138,7 @@ def test_polarity_inverts_beyond_a_line_or_beside_a_band():
     assert crossings.max() == 2, "a row or column meets a band's sides at most twice"
     assert 0.1 < (crossings == 2).mean() < 0.4
     assert (crossings == 1).mean() > 0.2
+    monkeypatch.setattr(photometric, "SIDE", 61)  # so that lengths are in pixels
     wide = change("polarity", plain(0, 61))
     other = wide != wide[:, 30:31, 30:31]  # than the pixel in the centre
     far = np.where(other, np.hypot(*np.ogrid[-30:31, -30:31]), np.inf).min(axis=(1, 2))
@@ -186,6 +188,29 @@ def test_each_family_changes_its_share_of_the_batch_and_no_other_image():
     np.testing.assert_array_equal(
         apply(settings(**shares))[start : 3 * start], alone[: 2 * start]
     )  # turning one family off leaves the others as they are
+
+
+@pytest.mark.parametrize(
+    ("size", "shares"),
+    [(256, [1 / 6] * 6), (128, [0.2] * 5 + [0.0]), (3, [0.5, 0.5] + [0.0] * 4), (2, [1 / 6] * 6)],
+)
+def test_shares_that_fill_a_batch_leave_it_as_large_as_it_was(size, shares):
+    limits = settings(**dict(zip(NAMES, shares, strict=True)))
+    images, pair = tf.constant(RAMP[:size]), tf.constant([SEED, 3], tf.int64)
+    found = photometric.random_photometric(images, limits, pair, tf.constant(0.0))
+    assert found.shape == images.shape
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_colour_and_size_are_free_and_lengths_grow_with_the_image(name: str):
+    grey = change(name, RAMP[:100])
+    large = RAMP[:100].repeat(2, axis=1).repeat(2, axis=2).repeat(3, axis=3)
+    function = getattr(photometric, name)
+    found = function(tf.constant(large), tf.constant([SEED, 3], tf.int64)).numpy()
+    assert found.shape == large.shape
+    if name not in ("noise", "outline", "illumination"):
+        halved = found[:, ::2, ::2, 0]
+        assert np.abs(halved - grey).mean() < 0.12, "the same change, at twice the size"
 
 
 def test_nothing_is_changed_when_all_is_off_and_too_much_is_refused():

@@ -13,19 +13,18 @@ from conftest import ROOT, contents, prepared, run
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-DIRECT = (ROOT / "requirements.in").read_text(encoding="utf-8").splitlines()
-PINNED = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
-# What is only run, or imported by what is run.
-PROGRAMS = {"nbconvert", "notebook", "ruff"}
 FASTER = {"ruamel-yaml-clib"}  # what another package imports if it is there
 HELD_BACK = {"backports-strenum"}  # what another package asks for in too new a version
+BUILDS = {"tensorflow", "tensorflow-cpu"}  # of one package; which one, depends on the machine
 FOLDERS = ("stages", "tools", "apps", "benchmarks", "tests")
 
 
-def requirements(lines: list[str]) -> dict[str, Requirement]:
-    """By name: what is required."""
-    texts = filter(None, (line.partition("#")[0].strip() for line in lines))
-    return {canonicalize_name(Requirement(text).name): Requirement(text) for text in texts}
+def requirements(file: str) -> dict[str, Requirement]:
+    """By name: what a file requires."""
+    lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
+    texts = (line.partition("#")[0].strip() for line in lines if not line.startswith("-"))
+    found = map(Requirement, filter(None, texts))
+    return {canonicalize_name(requirement.name): requirement for requirement in found}
 
 
 def imported() -> set[str]:
@@ -45,17 +44,28 @@ def imported() -> set[str]:
 
 
 def test_what_is_imported_is_required_and_what_is_required_is_used():
-    direct = set(requirements(DIRECT))
-    assert imported() - direct <= {"atheris", "optuna", "dvc-render"}  # optional; of DVC
-    assert direct - imported() == PROGRAMS | FASTER | HELD_BACK
+    direct, used = set(requirements("requirements.in")), imported()
+    assert direct >= BUILDS
+    assert used - direct <= {"atheris", "optuna", "dvc-render"}  # optional; of DVC
+    assert direct - used - BUILDS == FASTER | HELD_BACK
 
 
-def test_everything_is_pinned_to_one_version():
-    pinned = requirements(PINNED)
-    assert set(requirements(DIRECT)) <= set(pinned)
+@pytest.mark.parametrize("name", ["requirements", "requirements-dev"])
+def test_everything_is_pinned_to_one_version(name):
+    pinned, text = requirements(f"{name}.txt"), (ROOT / f"{name}.txt").read_text("utf-8")
+    assert set(requirements(f"{name}.in")) <= set(pinned)
     for requirement in pinned.values():
         assert [item.operator for item in requirement.specifier] == ["=="], requirement
-    assert not re.search(r"https?://|--index|--find-links", "\n".join(PINNED))
+    assert not re.search(r"https?://|--index|--find-links", text)
+
+
+def test_neither_file_changes_what_the_other_installs():
+    one, other = (
+        set(re.findall(r"^([\w.-]+)==(\S+)", (ROOT / name).read_text("utf-8"), re.MULTILINE))
+        for name in ("requirements.txt", "requirements-dev.txt")
+    )
+    shared = {package for package, _ in one} & {package for package, _ in other}
+    assert {pin for pin in other if pin[0] in shared} <= one
 
 
 def python_of(version: str) -> str | None:
@@ -76,13 +86,16 @@ def test_the_oldest_and_the_newest_python_make_and_load_the_same_files(version, 
         pytest.skip(f"there is no other Python {version}")
     run(other, "-m", "venv", str(tmp_path / "venv"), cwd=tmp_path)
     python = next((tmp_path / "venv").glob("[bS]*/python*"))  # bin or Scripts
-    pip = ("python", "-m", "pip", "install", "-qr", "requirements.txt")
-    run(*pip, cwd=ROOT, python=python)
+    if uv := shutil.which("uv"):
+        command = [uv, "pip", "install", "-q", "--python", python, "-r", "requirements.txt"]
+        subprocess.run(command, cwd=ROOT, check=True)
+    else:
+        run("python", "-m", "pip", "install", "-qr", "requirements.txt", cwd=ROOT, python=python)
     (here := tmp_path / "here").mkdir()
     prepared(here, seeds=[0])
     there = shutil.copytree(here, tmp_path / "there")
     for folder, executable in ((here, sys.executable), (there, python)):
-        for stage in (("train", "--seed", "0"), ("package",)):
-            command = ("python", "-m", f"stages.{stage[0]}", *stage[1:])
+        for stage in ("train", "package"):
+            command = ("python", "-m", f"stages.{stage}", "--seed", "0")
             run(*command, cwd=folder, python=executable, PYTHONPATH=str(ROOT))
     assert contents(here / "models") == contents(there / "models")

@@ -83,7 +83,6 @@ def test_ctrl_c_while_a_module_is_imported_prints_nothing(module: str, tmp_path:
     ("raised", "code", "message"),
     [
         ("UserError('params.yaml: no')", 1, "error: params.yaml: no\n"),
-        ("type('Special', (UserError,), {'exit_code': 3})('x')", 3, "error: x\n"),
         ("(t := type('', (), {'__del__': lambda t: 1 / 0})()) and UserError('x')", 1, "error: x\n"),
         (
             "OSError(28, 'No space left on device', 'data/x')",
@@ -107,3 +106,16 @@ def test_a_bug_keeps_its_traceback():
     result = run("python", "-c", FAULT.format("KeyError('x')"), cwd=ROOT, check=False)
     assert result.returncode == 1
     assert result.stderr.startswith("Traceback")
+
+
+@POSIX
+@pytest.mark.parametrize("written", ["print('x' * 10**6, flush=True)", "print('x')"])
+def test_output_that_nobody_reads_to_the_end_is_no_error(written):
+    """As with `| head`."""
+    code = f"from stages.base.stage import run_stage; run_stage(lambda: {written})"
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert (result.returncode, result.stderr) == (141, b"")

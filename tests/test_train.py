@@ -18,8 +18,8 @@ from stages.network.runtime import keras
 EPOCHS, BATCH = 2, 128
 PROCESSED = Path("data/processed")
 TRAINED = Path("models/trained")
-NETWORK = TRAINED / "seed-0/network.keras"
-CURVES = TRAINED / "seed-0/curves.csv"
+MODEL = TRAINED / "seed-0.keras"
+CURVES = Path("models/curves/seed-0.csv")
 
 
 @pytest.fixture(scope="module")
@@ -39,26 +39,27 @@ def refusal(folder: Path) -> str:
 
 
 def test_curves_end_at_accuracy_and_smoothed_loss_of_the_saved_network(finished: Path):
-    files = {f"seed-{seed}/{name}" for seed in "03" for name in ("network.keras", "curves.csv")}
-    assert set(contents(finished / TRAINED)) == files
+    assert set(contents(finished / TRAINED)) == {"seed-0.keras", "seed-3.keras"}
     curves = pd.read_csv(finished / CURVES)
     columns = "epoch train_accuracy train_loss validation_accuracy validation_loss"
     assert list(curves) == columns.split()
     assert list(curves["epoch"]) == list(range(1, EPOCHS + 1))
     assert curves["train_accuracy"].between(0, 1).all()
     split = finished / PROCESSED / "validation"
-    images, labels = np.load(split / "images.npy"), np.load(split / "labels.npy")
+    images, labels = np.load(split / "images.npy") / 255, np.load(split / "labels.npy")
     # Keras alone loads it: it is made of Keras' own layers.
-    predicted = keras.saving.load_model(finished / NETWORK).predict(images, verbose=0)
+    predicted = keras.saving.load_model(finished / MODEL).predict(images, verbose=0)
     smoothed = 0.9 * np.eye(10)[labels] + 0.1 / 10
     last = curves.iloc[-1]
-    assert last["validation_accuracy"] == pytest.approx((predicted.argmax(1) == labels).mean())
+    assert last["validation_accuracy"] == pytest.approx(
+        (predicted.argmax(1) == labels).mean(), abs=1e-6
+    )
     loss = -(smoothed * np.log(predicted)).sum(axis=1).mean()
     assert last["validation_loss"] == pytest.approx(loss, abs=1e-5)
 
 
 def test_the_same_seed_writes_the_same_bytes_over_an_earlier_run(finished: Path, folder: Path):
-    for path in (NETWORK, CURVES):
+    for path in (MODEL, CURVES):
         (folder / path).write_text("an earlier run's\n")
     printed = run_stage(train.main, folder, "--seed", "0")
     assert contents(folder / TRAINED) == contents(finished / TRAINED)
@@ -71,7 +72,7 @@ def test_the_same_seed_writes_the_same_bytes_over_an_earlier_run(finished: Path,
 
 def test_another_seed_gives_another_network(finished: Path):
     one, other = (
-        keras.saving.load_model(finished / TRAINED / f"seed-{seed}/network.keras").get_weights()
+        keras.saving.load_model(finished / TRAINED / f"seed-{seed}.keras").get_weights()
         for seed in "03"
     )
     assert not any(np.array_equal(mine, theirs) for mine, theirs in zip(one, other, strict=True))
@@ -86,15 +87,55 @@ def test_it_learns_with_the_projects_own_settings(folder: Path):
     assert last["train_accuracy"] >= 0.9  # while it trained, on augmented images
 
 
-def test_a_seed_out_of_range_is_refused(folder: Path):
-    with pytest.raises(UserError, match="--seed: expected 0 to 2147483647, found -1"):
-        run_stage(train.main, folder, "--seed", "-1")
+def test_a_seed_that_is_not_in_params_is_refused(folder: Path):
+    with pytest.raises(UserError, match=r"--seed: expected one of .*\[0, 3\], found 5"):
+        run_stage(train.main, folder, "--seed", "5")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"train__batch_size": 1333}, "train.batch_size: expected at most 1,331, .*found 1,333"),
+        ({"train__augment__shift": 15}, "train.augment.shift: expected at most 14, .*found 15"),
+        ({"train__network__crop": 11}, "train.network.crop: expected at most 10 .*found 11"),
+    ],
+)
+def test_params_that_do_not_fit_the_data_are_refused(folder: Path, values, message):
+    change_params(folder, **values)
+    assert re.search(message, refusal(folder))
+
+
+def test_with_patience_training_stops_and_the_best_epoch_is_kept(folder: Path):
+    # At this rate the loss soon gets worse: the best epoch is not the last.
+    change_params(folder, train__epochs=12, train__patience=2, train__learning_rate=1.0)
+    change_params(folder, train__warmup=0.9)
+    printed = run_stage(train.main, folder, "--seed", "0")
+    losses = pd.read_csv(folder / CURVES)["validation_loss"]
+    best = int(losses.idxmin())
+    assert len(losses) == best + 3 < 12
+    assert f"kept: epoch {best + 1}," in printed
+    split = folder / PROCESSED / "validation"
+    images, labels = np.load(split / "images.npy") / 255, np.load(split / "labels.npy")
+    predicted = keras.saving.load_model(folder / MODEL).predict(images, verbose=0)
+    smoothed = 0.9 * np.eye(10)[labels] + 0.1 / 10
+    loss = -(smoothed * np.log(predicted)).sum(axis=1).mean()
+    assert loss == pytest.approx(losses[best], abs=1e-4)
+
+
+def test_patience_needs_validation_images(folder: Path):
+    without_validation(folder)
+    change_params(folder, train__patience=2)
+    assert "train.patience: expected 0, since there are no validation images" in refusal(folder)
+
+
+def without_validation(folder: Path) -> None:
+    for name in ("images", "labels", "numbers"):
+        path = folder / PROCESSED / f"validation/{name}.npy"
+        np.save(path, np.load(path)[:0])
 
 
 def test_no_validation_images_no_validation_numbers(folder: Path):
-    for name in ("images", "labels"):
-        path = folder / PROCESSED / f"validation/{name}.npy"
-        np.save(path, np.load(path)[:0])
+    without_validation(folder)
     printed = run_stage(train.main, folder, "--seed", "0")
     curves = pd.read_csv(folder / CURVES)
     assert list(curves.columns[curves.isna().all()]) == ["validation_accuracy", "validation_loss"]
@@ -106,14 +147,14 @@ def test_a_loss_that_is_no_number_ends_training_and_leaves_the_earlier_network(f
     change_params(folder, train__learning_rate=1e30)
     if last:  # a single step: its loss is still that of the initial weights
         change_params(folder, train__epochs=1, train__warmup=0.0)
-        for path in (folder / PROCESSED / "train").iterdir():
+        for path in (folder / PROCESSED / "train").glob("*.npy"):
             np.save(path, np.load(path)[:BATCH])
-    (folder / NETWORK).write_bytes(b"an earlier network")
+    (folder / MODEL).write_bytes(b"an earlier network")
     message = refusal(folder)
     assert last or "epoch 1" in message  # not only when all is over
     assert "train.learning_rate" in message
     assert "train.muon_learning_rate" in message
-    assert (folder / NETWORK).read_bytes() == b"an earlier network"
+    assert (folder / MODEL).read_bytes() == b"an earlier network"
 
 
 def test_a_missing_or_damaged_array_is_refused_with_what_to_run_and_never_unpickled(folder: Path):
@@ -129,7 +170,7 @@ def test_a_missing_or_damaged_array_is_refused_with_what_to_run_and_never_unpick
             path.write_bytes(damaged)
         elif damaged is not None:
             np.save(path, damaged)
-        assert re.search(r"train/images\.npy .*`dvc repro preprocess`", refusal(folder))
+        assert re.search(r"train/images\.npy .*`dvc repro .*preprocess`", refusal(folder))
     assert not (folder / "trace").exists()
 
 

@@ -4,7 +4,8 @@
     python -m tools.card --check    # fails if one of them is not that of the metrics
 
 A number stands between marks that are invisible on the page: <!--=accuracy-->99.65 %<!--/-->. All
-come from files in Git, so a fresh clone can check them.
+come from files in Git that `dvc repro` writes, so they are of one run, and a fresh clone can check
+them.
 """
 
 import argparse
@@ -19,10 +20,10 @@ import yaml
 
 from stages.base.files import replacing
 from stages.base.stage import UserError, run_stage
-from stages.dataset import catalogue
 from stages.report.corruptions import MNIST_C, OTHERS
 from stages.report.scores import percent, wilson_interval
 from tools.compare import conclusion, load_run
+from tools.experiments import load
 from tools.run import summary
 
 MARK = re.compile(r"(<!--=(\w+)-->)(.*?)(<!--/-->)", re.DOTALL)
@@ -31,38 +32,41 @@ MARK = re.compile(r"(<!--=(\w+)-->)(.*?)(<!--/-->)", re.DOTALL)
 def numbers() -> dict[str, str]:
     """What may be quoted, by the key in the marks; `run` tells which params it belongs to."""
     params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    epochs, seeds = params["train"]["epochs"], params["seeds"]
     found = load_run()
-    texts = (Path(f"metrics/{stage}.json").read_text("utf-8") for stage in ("package", "evaluate"))
-    metrics = {key: value for text in texts for key, value in json.loads(text).items()}
+    metrics = load(None, "metrics/evaluate.json")
+    packaged = pd.DataFrame([load(None, f"metrics/package/seed-{seed}.json") for seed in seeds])
     frame = pd.read_csv("metrics/misclassified.csv", dtype=str)
-    corruptions = pd.read_csv("metrics/corruptions.csv", index_col="corruption")
-    corrupted = corruptions["error"]
-    interval = wilson_interval(found.images - len(frame), found.images)
     pairs = Counter(zip(frame["actual"], frame["predicted"], strict=True)).most_common(3)
-    worst = corrupted.drop("none").sort_values(ascending=False)[:3]
-    exported = pd.read_csv("metrics/export.csv", dtype=str, index_col="file")
-    sizes = {f"{Path(f).stem}_{key}": v for f, row in exported.iterrows() for key, v in row.items()}
-    disputed = catalogue.find(found.dataset).disputed
-    undisputed = 1 - len(found.misclassified.difference(disputed)) / (found.images - len(disputed))
-    return sizes | {
+    corruptions = pd.read_csv("metrics/corruptions.csv", index_col="corruption")
+    known, others = (corruptions["error"][list(names)] for names in (MNIST_C, OTHERS))
+    worst = known.sort_values(ascending=False)[:3]
+    interval = wilson_interval(found.images - len(frame), found.images)
+    exports = pd.read_csv(f"metrics/exports/seed-{seeds[0]}.csv", index_col="file")
+    files = {
+        f"{file}_{key}".replace(".", "_"): f"{value:,}"
+        for file, row in exports.iterrows()
+        for key, value in row.items()
+    }
+    return files | {
         # As `make` says in a fresh clone.
         "summary": f"\n```\n{summary(found, conclusion(found, found, 'the committed run'))}\n```\n",
         "run": hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()[:8],
-        "epochs": str(params["train"]["epochs"]),
+        "epochs": f"{epochs} epoch{'s' * (epochs > 1)}",
         "dataset": found.dataset,
         "images": f"{found.images:,}",
         "errors": f"{len(frame):,}",
         "accuracy": percent(found.accuracy),
         "interval": f"{percent(interval['low'])} to {percent(interval['high'])}",
-        "disputed": str(len(disputed)),
-        "undisputed": percent(undisputed),
-        "train": percent(metrics["train"]),
-        "val": percent(metrics.get("val", 0.0)),
+        "disputed": str(metrics.get("disputed", 0)),
+        "undisputed": percent(metrics.get("undisputed", found.accuracy)),
+        "train": percent(packaged["train"].mean()),
+        "val": percent(packaged["val"].mean()) if "val" in packaged else "(no validation images)",
         "loss": f"{metrics['loss']:.4f} nats",
         "ece": f"{100 * metrics['ece']:.2f} points",
         "confusions": ", ".join(f"{a} predicted as {p} ({n} times)" for (a, p), n in pairs),
-        "corrupt": percent(corrupted[list(MNIST_C)].mean(), 1),
-        "other": percent(corrupted[list(OTHERS)].mean(), 1),
+        "corrupt": percent(known.mean(), 1),
+        "other": percent(others.mean(), 1),
         "corrupt_images": f"{corruptions['images'].iloc[0]:,}",
         "worst": ", ".join(f"{n.replace('_', ' ')} ({percent(e, 1)})" for n, e in worst.items()),
     }

@@ -1,40 +1,50 @@
-"""Digits of your own pictures, classified by the trained network: found, prepared, predicted.
+"""Your own pictures, classified by the trained model: loaded, prepared, predicted, accepted or not.
+
+A model of digits gets each digit that is found in a picture; any other gets the picture as a whole,
+prepared as its training images were.
 
     python -m apps.classify photo.jpg folder/ 'scans/*.png'
 
     from apps.classify import classify
     [page] = classify(["photo.jpg"])
 
-TensorFlow is not imported: the network is a LiteRT file, and starts in a tenth of a second.
+TensorFlow is not imported: the model is a LiteRT file, and starts in a tenth of a second.
 """
 
 import threading
 from collections.abc import Iterable
 from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image, ImageOps
 
-from apps.classify import reject
 from apps.classify.find import find_digits
-from apps.classify.load import Picture, load
-from apps.classify.prepare import prepare
+from apps.classify.pictures import Picture, load, pages_of
+from apps.classify.preparation import prepare, whole
+from stages.base import params
+from stages.base.data import scaled
 from stages.base.stage import UserError
-from stages.prediction.predict import Predictor, load_results
+from stages.dataset.picture import opened
+from stages.dataset.picture import prepare as as_in_training
+from stages.prediction.predict import Ensemble
 
 SINGLE = 32  # pixels of the longer side: a picture as small as MNIST's shows one digit
+SQUARE = 0.4, 1.6  # width to height of a picture that may show one digit
 LOCK = threading.Lock()  # a LiteRT interpreter serves one call at a time
 
 
 class Digits(NamedTuple):
-    """The digits of one picture, N of them, in reading order.
+    """The digits of one picture, N of them, in reading order; or the picture as a whole, N = 1.
 
     labels: int, shape (N,); names of the classes are in `names`.
     probabilities: of all classes, float32, shape (N, classes).
-    accepted: bool, shape (N,): False if it may be no digit, or the network is too unsure.
-    boxes: left, top, right, bottom in pixels of the picture, float, shape (N, 4).
+    accepted: bool, shape (N,): False if it may be no digit, or the model is too unsure.
+    boxes: left, top, right, bottom in pixels of the picture, upright, float, shape (N, 4).
     rows: int from 0, shape (N,).
-    images: what the network saw, float32 in [0, 1], shape (N, 28, 28).
+    images: what the model saw, float32 in [0, 1], shape (N, height, width) or, in colour,
+        (N, height, width, 3).
     names: of the classes.
     """
 
@@ -60,36 +70,28 @@ class Digits(NamedTuple):
         )
 
 
-rejection = cache(reject.load)  # what is accepted as a digit
-
-
 @cache
-def predictors() -> list[Predictor]:
-    """The packaged networks."""
-    try:
-        return [Predictor(int(seed)) for seed in load_results()]
-    except (UserError, FileNotFoundError) as error:
-        raise UserError(f"no network: {error}: run `dvc repro apps/dvc.yaml` first") from None
+def model() -> Ensemble:
+    """The packaged models of the seeds in params.yaml, with what they were trained on."""
+    return Ensemble(params.load().seeds)
 
 
-def predict(images: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Probabilities and features of prepared images.
+def predict(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities of prepared images, and whether they are accepted.
 
     Args:
-        images: float32 in [0, 1], shape (N, 28, 28), N at least 1.
+        images: float32 in [0, 1], shape (N, height, width) as the model's, N at least 1.
 
     Returns:
-        The mean of the networks' probabilities, float32, shape (N, classes), and of each network
-        what its classifier sees, float32, shape (N, features).
+        Probabilities, float32, shape (N, classes), and accepted, bool, shape (N,): False if an
+        image looks too little like those of the training, or no class is sure.
     """
     with LOCK:
-        outputs = [each.outputs(images[..., None]) for each in predictors()]
-    probabilities = np.mean([each["probabilities"] for each in outputs], axis=0)
-    return probabilities, [each["features"] for each in outputs]
+        return model()(images[..., None])
 
 
 def classify(pictures: Iterable[Picture]) -> list[Digits]:
-    """Find and classify the digits of pictures.
+    """Find and classify the digits of pictures, or classify each as a whole.
 
     It may be called by several threads at once. Run it from the project's folder. Images that are
     prepared as MNIST's already may go to `predict`, thousands at once.
@@ -102,20 +104,61 @@ def classify(pictures: Iterable[Picture]) -> list[Digits]:
         For each picture its digits; none if there is no ink, or only what has no digit's shape.
 
     Raises:
-        UserError: a picture cannot be loaded, or no network was trained yet.
+        UserError: a picture cannot be loaded, or no model was trained yet.
     """
+    if isinstance(pictures, str | bytes | Path | Image.Image):
+        raise UserError(f"expected a list of pictures, found one: classify([{pictures!r}])")
     return [classify_one(picture) for picture in pictures]
 
 
-def classify_one(picture: Picture, known: reject.Rejection | None = None) -> Digits:
-    """As `classify`, of one picture; `known` replaces what the stage `photos` wrote."""
-    known = known or rejection()
-    values, scale = load(picture)
+def classify_one(picture: Picture) -> Digits:
+    """As `classify`, of one picture; further pages of it come below the first."""
+    if not model().info.shows_digits:
+        return as_a_whole(picture)
+    parts, row, below = [], 0, 0.0
+    for values, scale in load(picture):
+        boxes, rows, images, probabilities, accepted = of_page(values, scale)
+        parts.append((boxes + (0, below, 0, below), rows + row, images, probabilities, accepted))
+        row, below = row + rows.max(initial=-1) + 1, below + len(values) / scale
+    boxes, rows, images, probabilities, accepted = map(np.concatenate, zip(*parts, strict=True))
+    labels = probabilities.argmax(axis=1)
+    return Digits(labels, probabilities, accepted, boxes, rows, images, model().info.classes)
+
+
+def as_a_whole(picture: Picture) -> Digits:
+    """The class of a picture, which is prepared as the training images were."""
+    info = model().info
+    fit = info.fit or "crop"
+    if isinstance(picture, str | Path):
+        try:
+            with opened(Path(picture)) as source:
+                size = ImageOps.exif_transpose(source).size
+                image = as_in_training(source, info.shape, fit)
+        except UserError as error:
+            raise UserError(f"{picture}: {error}") from None
+    else:
+        source = pages_of(picture, "RGB")[0][0]
+        size, image = source.size, as_in_training(source, info.shape, fit)
+    with LOCK:
+        probabilities, accepted = model()(image[None])
+    box, labels = np.array([[0.0, 0.0, *size]]), probabilities.argmax(axis=1)
+    seen = scaled(image[None] if info.channels == 3 else image[None, ..., 0])
+    return Digits(labels, probabilities, accepted, box, np.zeros(1, int), seen, info.classes)
+
+
+def of_page(values: np.ndarray, scale: float) -> tuple[np.ndarray, ...]:
+    """Boxes, rows, images, probabilities and what is accepted, of one page as `load` gives it."""
     found = find_digits(values, single=max(values.shape) / scale <= SINGLE)
     images = prepare(found.inks)
-    probabilities, accepted = np.zeros((0, len(known.names)), np.float32), np.zeros(0, bool)
+    probabilities = np.zeros((0, len(model().info.classes)), np.float32)
+    accepted = np.zeros(0, bool)
     if len(images):
-        probabilities, features = predict(images)
-        accepted = known.accepts(probabilities, features)
-    labels, boxes = probabilities.argmax(axis=1), found.boxes / scale
-    return Digits(labels, probabilities, accepted, boxes, found.rows, images, known.names)
+        probabilities, accepted = predict(images)
+    height, width = values.shape
+    if not accepted.any() and SQUARE[0] <= width / height <= SQUARE[1]:
+        one = whole(values)[None]
+        of_one, believed = predict(one)
+        if believed.all():  # nothing else was believed: it is one digit
+            box = np.array([[0, 0, width, height]]) / scale
+            return box, np.zeros(1, int), one, of_one, believed
+    return found.boxes / scale, found.rows, images, probabilities, accepted

@@ -6,18 +6,24 @@ named on stderr, the others are classified, and the exit code is 1.
 
 import argparse
 import csv
+import itertools
 import json
+import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
-from apps.classify import Digits, classify_one, rejection
-from apps.classify.load import Picture, files_in
+from apps.classify import Digits, classify_one, model
+from apps.classify.pictures import Picture, files_in, pages_of
+from stages.base.files import replacing
 from stages.base.stage import UserError, run_stage
 
 FIELDS = ("file", "row", "label", "probability", "second", "second_probability", "accepted", "box")
+MAKER = "python -m apps.classify --show"  # noted in the files it writes
 THREADS = 2  # decoding and filters release Python's lock
 
 
@@ -49,44 +55,76 @@ def table(name: str, digits: Digits) -> str:
     found = records(name, digits)
     for row, text in enumerate(digits.text().split("\n")):
         worst = min((each for each in found if each["row"] == row), key=lambda e: e["probability"])
-        lines.append(
-            f"{name}\t{text}\t{worst['probability']:.1%}\t{worst['label']} or {worst['second']}"
-        )
+        sure = min(worst["probability"], 0.999)  # none is quite certain
+        lines.append(f"{name}\t{text}\t{sure:.1%}\t{worst['label']} or {worst['second']}")
     return "\n".join(lines)
 
 
-def show(source: Picture, digits: Digits, path: Path) -> None:
-    """Write the picture with a box around each digit, and below it what the network saw."""
-    from PIL import Image, ImageDraw, ImageFont, ImageOps
+def written(source: Picture) -> str:
+    """A source's name in one line: what would end a cell or a line is escaped."""
+    name = str(source) if isinstance(source, Path) else "-"
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in name)
 
+
+def shown_as(sources: list[Picture], folder: Path) -> list[Path]:
+    """For each source a file of its own in the folder: new, or written by `show` before."""
+    places: list[Path] = []
+    for source in sources:
+        stem = source.stem if isinstance(source, Path) else "stdin"
+        for number in itertools.count(1):
+            place = folder / (f"{stem}-{number}.png" if number > 1 else f"{stem}.png")
+            taken = any(place.name.casefold() == other.name.casefold() for other in places)
+            if not taken and (not os.path.lexists(place) or is_ours(place, sources)):
+                places.append(place)
+                break
+    return places
+
+
+def is_ours(path: Path, sources: list[Picture]) -> bool:
+    """Whether `show` wrote this file, and nobody wants it classified."""
+    if path.is_symlink() or not path.is_file():
+        return False
+    if any(isinstance(one, Path) and one.exists() and one.samefile(path) for one in sources):
+        return False
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            return image.info.get("Software") == MAKER
+    except OSError:
+        return False
+
+
+def show(source: Picture, digits: Digits, path: Path) -> None:
+    """Write the picture with a box around each digit, and below it what the model saw."""
     if hasattr(source, "seek"):
         source.seek(0)
-    image = ImageOps.exif_transpose(Image.open(source)).convert("RGB")
-    factor = min(1, 1600 / max(image.size))
-    image = image.resize([max(1, round(side * factor)) for side in image.size])
-    across = max(1, image.width // 60)
+    pages = pages_of(source, "RGB")
+    across = max(1, max(page.width for page, _ in pages) // 60)
     lines = -(-len(digits.labels) // across)
-    sheet = Image.new("RGB", (max(image.width, 60), image.height + 80 * lines), "white")
-    sheet.paste(image)
+    height = sum(page.height for page, _ in pages)
+    sheet = Image.new("RGB", (60 * across + 59, height + 80 * lines), "white")
+    tops, below = [], 0.0  # of each page, in the source's pixels, and how to draw there
+    for page, factor in pages:
+        at = sum(each.height for each, _ in pages[: len(tops)])
+        sheet.paste(page, (0, at))
+        tops.append((below, at, factor))
+        below += page.height / factor
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(16)
     for number, (box, accepted) in enumerate(zip(digits.boxes, digits.accepted, strict=True)):
         colour = (0, 140, 60) if accepted else (210, 60, 0)
-        left, top, right, bottom = (float(edge * factor) for edge in box)
+        start, at, factor = [each for each in tops if each[0] <= box[1] + 1][-1]
+        left, top, right, bottom = (box - (0, start, 0, start)) * factor + (0, at, 0, at)
         name = digits.names[digits.labels[number]] + ("" if accepted else "?")
         draw.rectangle((left - 2, top - 2, right + 1, bottom + 1), outline=colour, width=2)
         draw.text((left, max(0, top - 20)), name, colour, font=font)
-        x, y = number % across * 60, image.height + number // across * 80
+        x, y = number % across * 60, height + number // across * 80
         seen = Image.fromarray(np.uint8(255 * digits.images[number])).resize((56, 56))
         sheet.paste(seen, (x + 2, y + 2))
-        sure = digits.probabilities[number].max()
-        draw.text(
-            (x + 4, y + 60),
-            f"{name} {min(sure, 0.99):.0%}",
-            colour,
-            font=ImageFont.load_default(13),
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path)
+        text = f"{name} {min(digits.probabilities[number].max(), 0.99):.0%}"
+        draw.text((x + 4, y + 60), text, colour, font=ImageFont.load_default(13))
+    text = PngInfo()
+    text.add_text("Software", MAKER)
+    with replacing(path) as temporary:
+        sheet.save(temporary, "PNG", pnginfo=text)
 
 
 def main() -> None:
@@ -97,10 +135,12 @@ def main() -> None:
     kinds.add_argument("--csv", action="store_true", help="a line for each digit")
     parser.add_argument("--show", type=Path, metavar="FOLDER", help="write pictures with boxes")
     options = parser.parse_args()
+    for stream in (sys.stdout, sys.stderr):  # a name may have signs that it cannot write
+        stream.reconfigure(errors="backslashreplace")
 
-    known, failed, rows = rejection(), 0, []
-    if known.dataset != "mnist":
-        note = f"the network was trained on {known.dataset}: the labels are its classes"
+    info, failed, rows = model().info, 0, []
+    if info.shows_digits and info.name != "mnist":
+        note = f"the model was trained on {info.name}: the labels are its classes"
         print(f"note: {note}", file=sys.stderr)
     sources = []
     for argument in options.photos:
@@ -110,28 +150,28 @@ def main() -> None:
             failed += 1
             print(f"error: {error}", file=sys.stderr)
 
-    def work(source: Picture) -> Digits | UserError:
+    places = shown_as(sources, options.show) if options.show else [None] * len(sources)
+
+    def work(source: Picture, place: Path | None) -> Digits | UserError:
         try:
             digits = classify_one(source)
         except UserError as error:
             return error
-        if options.show:
-            name = source.stem if isinstance(source, Path) else "stdin"
-            show(source, digits, options.show / f"{name}.png")
+        if place:
+            show(source, digits, place)
         return digits
 
     with ThreadPoolExecutor(THREADS) as pool:
         if not (options.json or options.csv):
-            print("file\tdigits\tleast sure\t")
-        for source, digits in zip(sources, pool.map(work, sources), strict=True):
-            name = str(source) if isinstance(source, Path) else "-"
+            print(f"file\t{'digits' if info.shows_digits else 'class'}\tleast sure\t")
+        for source, digits in zip(sources, pool.map(work, sources, places), strict=True):
             if isinstance(digits, UserError):
                 failed += 1
                 print(f"error: {digits}", file=sys.stderr)
             elif options.json or options.csv:
-                rows += records(name, digits)
+                rows += records(str(source) if isinstance(source, Path) else "-", digits)
             else:
-                print(table(name, digits))
+                print(table(written(source), digits))
     if options.json:
         print(json.dumps(rows, indent=1, ensure_ascii=False))
     elif options.csv:

@@ -1,4 +1,4 @@
-"""Train one network with all workers of a Ray cluster.
+"""Train one model with all workers of a Ray cluster.
 
     python docs/cluster/train_on_ray.py --workers 2 python -m stages.train --seed 0
 

@@ -33,6 +33,7 @@ class DatasetInfo(BaseModel):
     height, width: of an image, in pixels. channels: 1 (grey) or 3 (red, green, blue).
     images: how many there are, by split; beside the arrays of a split, of this one only.
     disputed: numbers of test images whose label people doubt.
+    fit: how pictures became images of one size, if they were made from pictures.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -46,6 +47,7 @@ class DatasetInfo(BaseModel):
     channels: Literal[1, 3]
     images: dict[Literal["train", "validation", "test"], Count]
     disputed: tuple[Count, ...] = ()
+    fit: Literal["crop", "pad"] | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -43,7 +43,7 @@ def replacing_together() -> Iterator[Callable[[Path], Path]]:
         yield lambda path: outputs.enter_context(replacing(path))
 
 
-def write_json(path: Path, content: dict) -> None:
+def write_json(path: Path, content: dict | list) -> None:
     """Write nested numbers and strings as JSON; floats are rounded to six decimals."""
 
     rounded = json.loads(json.dumps(content), parse_float=lambda digits: round(float(digits), 6))

@@ -1,17 +1,13 @@
 """How a stage ends: with its outputs, or with one clear message and a non-zero exit code."""
 
+import os
 import signal
 import sys
 from collections.abc import Callable
 
 
 class UserError(Exception):
-    """A fault that the user can correct; the message names the thing, what was expected and found.
-
-    `exit_code` is what the process ends with: 1 unless a caller must tell this fault from others.
-    """
-
-    exit_code = 1
+    """A fault that the user can correct; it names the thing, what was expected and what found."""
 
 
 def run_stage(main: Callable[[], None]) -> None:
@@ -25,7 +21,7 @@ def run_stage(main: Callable[[], None]) -> None:
     def interrupt(number: int, frame) -> None:
         nonlocal interrupted
         interrupted = True
-        sys.unraisablehook = lambda unraisable: None  # an interrupt in __del__ is no news
+        sys.unraisablehook = lambda unraisable: None  # ignore KeyboardInterrupt in __del__
         raise KeyboardInterrupt
 
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # ignored by jobs in the background
@@ -33,13 +29,17 @@ def run_stage(main: Callable[[], None]) -> None:
     try:
         try:
             main()
-        finally:  # from here on errors in __del__, of what was left half-made, are no news
+            sys.stdout.flush()
+        finally:  # ignore errors in __del__ of what was left half-made
             sys.unraisablehook = lambda unraisable: None
             if interrupted:  # a library may have turned the interrupt into an error of its own
                 raise KeyboardInterrupt
         return
     except UserError as error:
-        message, code = str(error), error.exit_code
+        message, code = str(error), 1
+    except BrokenPipeError:  # who reads our output has seen enough, as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)  # 128 + SIGPIPE, as of other programs
     except OSError as error:
         if error.filename is None and error.errno is None:
             raise

@@ -21,6 +21,7 @@ from stages.base.stage import UserError
 from stages.dataset import idx
 
 CATALOGUE = Path(__file__).with_name("catalogue.yaml")
+UNREACHABLE = Path(".dvc/tmp/unreachable")  # download notes here that it could reach no source
 
 
 class File(BaseModel):
@@ -99,7 +100,9 @@ def find(name: str) -> Entry:
             + (f", found {fault['input']!r}" if fault["type"] != "missing" else "")
             for fault in error.errors()
         )
-        hint = " (text that looks like a number or yes/no needs quotes)" if "string" in faults else ""
+        hint = (
+            " (text that looks like a number or yes/no needs quotes)" if "string" in faults else ""
+        )
         raise UserError(f"{CATALOGUE}: {faults}{hint}") from None
 
 

@@ -1,7 +1,7 @@
 """IDX, the format of MNIST's files: four bytes of magic, the dimensions, then the bytes in C order.
 
 The reader trusts nothing: it checks the magic, the dimensions, the exact length both ways and
-gzip's checksum, and it never holds or unpacks more than the header declares and LIMIT allows.
+gzip's checksum, and it never holds more than a block or unpacks more than the header declares.
 Format: the section "The IDX file format" of http://yann.lecun.com/exdb/mnist/ (archived).
 """
 
@@ -116,7 +116,9 @@ def writing(path: Path, shape: tuple[int, ...]) -> Iterator[Callable[[np.ndarray
     def append(items: np.ndarray) -> None:
         nonlocal left
         if items.dtype != np.uint8 or items.shape[1:] != shape[1:]:
-            raise ValueError(f"{path}: expected uint8 {shape[1:]}, found {items.dtype} {items.shape}")
+            raise ValueError(
+                f"{path}: expected uint8 {shape[1:]}, found {items.dtype} {items.shape}"
+            )
         left -= items.size
         file.write(items.tobytes())
 
@@ -127,7 +129,9 @@ def writing(path: Path, shape: tuple[int, ...]) -> Iterator[Callable[[np.ndarray
             file.write(struct.pack(f">{1 + len(shape)}I", magic, *shape))
             yield append
         if left:
-            raise ValueError(f"{path}: expected items of the shape {shape}, {left} bytes are missing")
+            raise ValueError(
+                f"{path}: expected items of the shape {shape}, {left} bytes are missing"
+            )
 
 
 def write(path: Path, items: np.ndarray) -> None:

@@ -1,1 +1,1 @@
-"""What trains: the network, augmentation, batches, the optimizer, saved networks."""
+"""What trains: the model, augmentation, batches, the optimizer, saved models."""

@@ -18,6 +18,7 @@ sees each of them whole.
 
 from stages.base.settings import Network
 from stages.base.stage import UserError
+from stages.network.conversion import converted
 from stages.network.runtime import keras, tf
 
 LARGEST_MAP = 4  # pixels: what is left for the global pooling
@@ -86,11 +87,11 @@ def build(shape: tuple[int, int, int], classes: int, settings: Network) -> keras
     Raises:
         UserError: the crop leaves too little of an image.
     """
-    side = min(shape[:2]) - 2 * settings.crop
-    if side < LEAST:
+    most = (min(shape[:2]) - LEAST) // 2
+    if settings.crop > most:
         raise UserError(
-            f"params.yaml: train.network.crop: expected at most {(min(shape[:2]) - LEAST) // 2} for "
-            f"images of {shape[0]}×{shape[1]} pixels, found {settings.crop}"
+            f"params.yaml: train.network.crop: expected at most {most} for images of "
+            f"{shape[0]}×{shape[1]} pixels, found {settings.crop}"
         )
     layers = keras.layers
     images = keras.Input(shape, name="images")
@@ -135,11 +136,8 @@ STOCK = {
 def stock(model: keras.Model) -> keras.Model:
     """A copy of a model of `build`, made of Keras' own layers only: any Keras can load it."""
 
-    def convert(layer: keras.layers.Layer) -> keras.layers.Layer:
-        kind = STOCK.get(type(layer), type(layer))
-        return kind.from_config(layer.get_config())
+    def replace(layer: keras.layers.Layer) -> keras.layers.Layer | None:
+        kind = STOCK.get(type(layer))
+        return kind and kind.from_config(layer.get_config())
 
-    network = keras.Model(model.inputs, model.outputs, name=model.name)  # without the optimizer
-    copy = keras.models.clone_model(network, clone_function=convert)
-    copy.set_weights(model.get_weights())
-    return copy
+    return converted(model, replace)

@@ -30,7 +30,7 @@ class Progress(keras.callbacks.Callback):
     """Prints a line after each epoch, writes the learning curves, keeps a backup of the training.
 
     A bar shows progress within an epoch, on terminals only. The curves are written after each
-    epoch, so that `dvc plots show` can draw them while a network trains. A loss that is no longer
+    epoch, so that `dvc plots show` can draw them while a model trains. A loss that is no longer
     a number ends the training with a UserError.
 
     Args:

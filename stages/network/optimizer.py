@@ -21,7 +21,7 @@ MOMENTUM = 0.6  # airbench94_muon's; orthogonal steps need less smoothing than p
 class Muon(keras.optimizers.SGD):
     """Muon for the inner convolutions' kernels, Nesterov SGD for all other variables.
 
-    Inner convolutions have more than one input channel; the first one, the stem, has one.
+    All convolutions are inner ones but the first, whose layer is called `stem`.
 
     Args:
         learning_rate: a schedule or number for SGD.
@@ -34,7 +34,8 @@ class Muon(keras.optimizers.SGD):
         super().__init__(learning_rate, momentum, nesterov=True, weight_decay=weight_decay)
         self.muon_ratio = muon_ratio
 
-    def build(self, variables: list) -> None:
+    def build(self, variables: list[keras.Variable]) -> None:
+        self.is_inner = [is_inner_kernel(variable) for variable in variables]
         self.exclude_from_weight_decay(
             var_list=[kernel for kernel in variables if is_inner_kernel(kernel)],
             var_names=["bias", "gamma", "beta"],
@@ -42,10 +43,11 @@ class Muon(keras.optimizers.SGD):
         super().build(variables)
 
     def update_step(self, gradient, variable, learning_rate) -> None:
-        if not is_inner_kernel(variable):
+        index = self._get_variable_index(variable)
+        if not self.is_inner[index]:
             super().update_step(gradient, variable, learning_rate)
             return
-        velocity = self.momentums[self._get_variable_index(variable)]
+        velocity = self.momentums[index]
         velocity.assign(MOMENTUM * velocity + gradient)
         filters = variable.shape[-1]
         step = tf.reshape(gradient + MOMENTUM * velocity, (-1, filters))
@@ -54,9 +56,9 @@ class Muon(keras.optimizers.SGD):
         variable.assign(kernel - learning_rate * self.muon_ratio * step)
 
 
-def is_inner_kernel(variable) -> bool:
-    """Whether Muon steps this variable: a convolution kernel of more than one input channel."""
-    return len(variable.shape) == 4 and variable.shape[2] > 1
+def is_inner_kernel(variable: keras.Variable) -> bool:
+    """Whether Muon steps this variable: the kernel of a convolution that is not the stem."""
+    return len(variable.shape) == 4 and "stem" not in variable.path.split("/")
 
 
 def orthogonalise(matrix: tf.Tensor) -> tf.Tensor:

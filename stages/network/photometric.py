@@ -3,7 +3,7 @@
 MNIST shows clean ink on clean paper, one digit in the middle, and nothing else. People also read
 digits on grey or uneven paper, in white ink, crossed by a line, blurred, noisy, or as an
 outline. A part of each batch is changed in one of six ways, each with random parameters. Clean
-images come last, since a network is judged by these, too: the parts are full at first and then fall
+images come last, since a model is judged by these, too: the parts are full at first and then fall
 (see `level`).
 
 Random numbers are a pure function of `seed`, as in augment.py; each use has a seed of its own,
@@ -18,6 +18,7 @@ from stages.base.settings import Photometric
 from stages.network.runtime import tf
 
 SIDE = 28  # pixels: lengths below are for images of MNIST's size, and grow with the image
+
 
 def illumination(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Grey paper, shadow or fog: a smooth random field hides up to 75 % of the contrast."""

@@ -1,7 +1,7 @@
 """TensorFlow and Keras, set up and imported without their start-up notes.
 
 All code takes them from here, since some settings count only before the first import. The import
-takes seconds, so only what trains or exports a network imports this.
+takes seconds, so only what trains or exports a model imports this.
 """
 
 import os
@@ -15,7 +15,7 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 # oneDNN is off by default on CPUs without AVX-512. On, convolutions train 1.2 to 1.5 times as fast
 # (measured on 2 AVX2 cores).
 os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"
-# With AVX2, oneDNN sums in another order than with AVX-512, and training ends in another network.
+# With AVX2, oneDNN sums in another order than with AVX-512, and training ends in another model.
 # oneDNN looks up this limit when it first computes. What newer processors have beyond AVX-512 is
 # left out: it changes nothing here, and might do so one day.
 LIMITS = {"avx512": "AVX512_CORE", "avx2": "AVX2"}
@@ -32,7 +32,7 @@ for name in unused:
     del sys.modules[name]
 
 tf.config.threading.set_intra_op_parallelism_threads(2)  # for what predicts; see `limit`
-tf.get_logger().setLevel("ERROR")  # predicting with five networks is no reason for a warning
+tf.get_logger().setLevel("ERROR")  # predicting with five models is no reason for a warning
 
 __all__ = ["keras", "limit", "seed_everything", "tf"]
 

@@ -1,4 +1,4 @@
-"""Networks as .keras files: the same bytes for the same weights, and data only.
+"""Models as .keras files: the same bytes for the same weights, and data only.
 
 Keras puts the time of saving and addresses in memory into the archive, and writes it in place; here
 neither is done. Loading is in Keras' safe mode, which refuses layers that carry code.
@@ -13,7 +13,7 @@ from stages.base.files import replacing
 from stages.base.stage import UserError
 from stages.network.runtime import keras
 
-VARYING = {"date_saved", "shared_object_id"}  # differ between two files of the same network
+VARYING = {"date_saved", "shared_object_id"}  # differ between two files of the same model
 
 
 def save(model: keras.Model, path: Path) -> None:
@@ -23,7 +23,7 @@ def save(model: keras.Model, path: Path) -> None:
         return {key: value for key, value in content.items() if key not in VARYING}
 
     with tempfile.TemporaryDirectory() as folder, replacing(path) as temporary:
-        draft = Path(folder, "network.keras")
+        draft = Path(folder, "model.keras")
         model.save(draft)
         with zipfile.ZipFile(draft) as old, zipfile.ZipFile(temporary, "w") as new:
             for name in sorted(old.namelist()):
@@ -34,7 +34,7 @@ def save(model: keras.Model, path: Path) -> None:
 
 
 def load(path: Path) -> keras.Model:
-    """The network in `path`, for prediction.
+    """The model in `path`, for prediction.
 
     Raises:
         UserError: the file is missing, damaged, or holds a layer that would run code.

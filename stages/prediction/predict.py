@@ -6,13 +6,12 @@ from zipfile import BadZipFile
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
-from scipy.special import softmax
 
 from stages.base.data import DatasetInfo, scaled
 from stages.base.quiet import silent_stderr
 from stages.base.stage import UserError
 from stages.prediction import rejection
-from stages.prediction.calibration import fit_temperature, mean_prediction
+from stages.prediction.calibration import fit_temperature, mean_prediction, softmax
 
 PACKAGED = Path("models/packaged")  # a folder per seed
 BATCH = 200  # images at a time: enough to keep the cores busy
@@ -81,6 +80,27 @@ class Predictor:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
+def predict_int8(path: Path, images: np.ndarray) -> np.ndarray:
+    """What an int8 file predicts (see export.py).
+
+    Args:
+        path: of the file.
+        images: uint8, shape (N, height, width, channels), N at least 1.
+
+    Returns:
+        Logits, float32, shape (N, classes).
+    """
+    with silent_stderr():
+        interpreter = Interpreter(str(path), num_threads=THREADS)
+        runner = interpreter.get_signature_runner("predict")
+    scale, zero = runner.get_output_details()["logits"]["quantization"]
+    parts = [
+        runner(images=np.int8(np.int16(images[start : start + BATCH]) - 128))["logits"]
+        for start in range(0, len(images), BATCH)
+    ]
+    return (np.concatenate(parts).astype(np.float32) - zero) * scale
+
+
 class Ensemble:
     """The packaged models of some seeds, which predict together: the mean of their probabilities.
 
@@ -103,9 +123,7 @@ class Ensemble:
         if any(each.info.classes != self.info.classes for each in self.predictors):
             raise UserError("the models are of different datasets: run `dvc repro package`")
         held = [each.held for each in self.predictors]
-        single = [
-            softmax(each.held["logits"] / each.temperature, axis=1) for each in self.predictors
-        ]
+        single = [softmax(each.held["logits"], each.temperature) for each in self.predictors]
         self.temperature = 1.0  # of one model it is in the file
         if len(seeds) > 1:
             logs = np.log(np.maximum(mean_prediction(single), 1e-30))

@@ -1,4 +1,4 @@
-"""Five views of an image: a trained network sees it as it is and shifted in four directions.
+"""Five views of an image: a trained model sees it as it is and shifted in four directions.
 
 A digit that is misclassified where it stands is often classified correctly when it is shifted by a
 pixel. Averaging the five costs no training and saves errors, at five times the work of a
@@ -12,7 +12,7 @@ DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 
 
 def averaged_logits(model: keras.Model, shift: int) -> keras.Model:
-    """A network from images to the mean logits of their views.
+    """A model from images to the mean logits of their views.
 
     Args:
         model: from images, shape (N, height, width, 1), to probabilities, its layer `classifier`
@@ -35,7 +35,7 @@ def averaged_logits(model: keras.Model, shift: int) -> keras.Model:
 
 
 def with_temperature(logits: keras.Model, temperature: float) -> keras.Model:
-    """A network from images to probabilities, softmax(logits / temperature); see calibration.py."""
+    """A model from images to probabilities, softmax(logits / temperature); see calibration.py."""
     scaled = layers.Rescaling(1 / temperature, name="temperature")(logits.output)
     probabilities = layers.Softmax(name="calibrated_probabilities")(scaled)
     return keras.Model(logits.inputs, probabilities, name=logits.name)

@@ -7,8 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-import yaml
-from conftest import ROOT, STAGES, run
+from conftest import ROOT, run
 
 CLUSTER = ROOT / "docs/cluster"
 SCONTROL = """#!/bin/sh
@@ -35,11 +34,3 @@ def test_slurm_numbers_the_tasks_of_all_nodes(tmp_path: Path):
         {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
         for index in range(4)
     ]
-
-
-def test_kubernetes_runs_what_dvc_runs():
-    job = yaml.safe_load((CLUSTER / "tfjob.yaml").read_text(encoding="utf-8"))
-    assert list(job["spec"]["tfReplicaSpecs"]) == ["Worker"]
-    (container,) = job["spec"]["tfReplicaSpecs"]["Worker"]["template"]["spec"]["containers"]
-    command = STAGES["train"]["cmd"].replace("${item.seed}", "0")
-    assert (container["name"], " ".join(container["command"])) == ("tensorflow", command)

@@ -29,13 +29,24 @@ def note(event: str, arguments: tuple) -> None:
         written.add(inside(arguments[1]))
 
 
+class Noting:
+    """All params; notes which sections are used."""
+
+    def __init__(self, params: object):
+        self._params = params
+
+    def __getattr__(self, key: str) -> object:
+        keys.add(key)
+        return getattr(self._params, key)
+
+
 def watch_params() -> None:
-    """When stages.base.params is there, note what its `load_all` is asked for."""
+    """When stages.base.params is there, note which sections of what it loads are used."""
     module = sys.modules.get("stages.base.params")
-    plain = getattr(module, "load_all", None)
+    plain = getattr(module, "load", None)
     if plain and not keys:
         keys.add("")
-        module.load_all = lambda kinds, *more, **o: keys.update(kinds) or plain(kinds, *more, **o)
+        module.load = lambda *arguments: Noting(plain(*arguments))
 
 
 def report() -> None:

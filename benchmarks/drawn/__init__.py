@@ -1,0 +1,1 @@
+"""Test material drawn by code: pages of digits with known truth, and what shows no digit."""
