@@ -29,7 +29,8 @@ MISCLASSIFIED = Path("metrics/misclassified.csv")
 DETAILS = Path("metrics/details")
 ERRORS = DETAILS / "errors.html"
 PLOTS = Path("plots/evaluate")
-FILES = PROCESSED / "test/files.json"  # names of the images' files, where there is one for each
+# Beside the test images: their files' names, if they have any, and which are in other splits, too.
+FILES, SEEN = PROCESSED / "test/files.json", PROCESSED / "test/seen.npy"
 
 
 def evaluate(
@@ -57,6 +58,10 @@ def evaluate(
     classes, disputed = info.classes, np.flatnonzero(np.isin(numbers, info.disputed))
     headline = {"dataset": info.name, "images": len(labels), "disputed": len(disputed)}
     headline |= fewer_digits(scores.headline(labels, mean, disputed))
+    unseen = ~data.load(SEEN) if SEEN.exists() else np.ones(len(labels), bool)
+    if unseen.any() and not unseen.all():
+        correct = mean.argmax(axis=1) == labels
+        headline["unseen"] = round(float(correct[unseen].mean()), 4)
     details = {"dataset": info.name, "images": len(labels)} | scores.report(labels, mean, classes)
     details["ece_unscaled"] = scores.calibration_error(labels, unscaled)
     details["seeds"] = {
@@ -115,6 +120,8 @@ def summary(headline: dict, details: dict, alone: dict) -> pd.Series:
         "loss": f"{headline['loss']:.4f} nats",
         "calibration error (ece)": f"{100 * headline['ece']:.2f} points",
     }
+    if "unseen" in headline:
+        lines["accuracy of pictures that training has not"] = percent(headline["unseen"])
     for key, name in (("balanced_accuracy", "balanced accuracy"), ("macro_f1", "macro F1")):
         if key in headline:
             lines[name] = f"{percent(headline[key])} ({interval(key)})"

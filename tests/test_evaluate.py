@@ -141,6 +141,19 @@ def test_metrics_have_the_same_keys_for_any_number_of_seeds(
     assert load(tmp_path, "seeds.json").keys() == {"seeds", "mean"}
 
 
+def test_pictures_that_training_has_too_are_told_apart(made: Data, tmp_path: Path, no_charts):
+    _, mean = predictions_of(made, 1)
+    correct = mean.argmax(axis=1) == made.test.labels
+    seen = np.arange(200) < 50
+    for name, marks in (("some", seen), ("none", seen & False)):
+        (path := tmp_path / name / evaluate.SEEN).parent.mkdir(parents=True)
+        np.save(path, marks)
+        run(tmp_path / name, made)
+    assert "unseen" not in load(tmp_path / "none", "evaluate.json")
+    unseen = load(tmp_path / "some", "evaluate.json")["unseen"]
+    assert unseen == pytest.approx(correct[50:].mean(), abs=1e-4) != correct.mean()
+
+
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
     ("classes", "shape", "absent"),
@@ -214,9 +227,9 @@ def test_stage_scores_each_model_and_all_together(project: Path, no_charts, caps
     lines = capsys.readouterr().out.splitlines()
     assert lines[:2] == ["seed 0: accuracy 97.00 %", "seed 3: accuracy 99.00 %"]
     found = load(project, "evaluate.json")
-    assert lines[2] == f"made, 200 test images: {found['errors']} errors, accuracy " + (
-        f"{100 * found['accuracy']:.2f} %"
-    )
+    errors, accuracy = found["errors"], f"{100 * found['accuracy']:.2f} %"
+    assert lines[2].startswith(f"made, 200 test images: {errors} errors, accuracy {accuracy}; see")
+    assert (project / lines[2].split()[-1]).read_text(encoding="utf-8").startswith("<!DOCTYPE")
     assert 2 <= found["errors"] <= 6
     assert load(project, "seeds.json")["mean"] == 0.98
 
