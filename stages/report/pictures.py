@@ -172,7 +172,7 @@ def learning_curves(curves: dict[int, "pd.DataFrame"]) -> Image.Image:
     if len(curves) > 1:
         title += f", mean of {len(curves)} seeds"
     note = "Training images are randomly distorted: they can be harder than validation images. All "
-    note += f"are predicted from one view; packaged models can average several. {EDGE}"
+    note += "are predicted from one view; packaged models can average several."
     height = max(840, 44 * len(curves) * len(splits) + 100)
     figure = style.figure(2200, height)
     error, loss = figure.subplots(1, 2)
@@ -187,8 +187,10 @@ def learning_curves(curves: dict[int, "pd.DataFrame"]) -> Image.Image:
                 axes.plot(frame["epoch"], values, dashes + marker, **look)
     # Whole powers of ten around what there is: most runs get the same limits, and can be compared.
     drawn = np.concatenate([line.get_ydata() for line in error.lines])
+    note += f" {EDGE}" if drawn.min() <= LOWEST else ""
     low, high = 10 ** np.floor(np.log10(drawn.min())), 10 ** np.ceil(np.log10(drawn.max()))
     error.set(title="error rate, % of images", yscale="log", ylim=(0.95 * low, 1.05 * high))
+    style.plain_ticks(error.yaxis)
     loss.set(title="loss with label smoothing, nats", ylim=(0, max(1, loss.get_ylim()[1])))
     for axes in (error, loss):
         axes.set(xlabel="epoch", xlim=(0.5, epochs + 0.5))
@@ -225,6 +227,8 @@ def reliability(labels: np.ndarray, probabilities: np.ndarray, before: np.ndarra
         axes.errorbar(x, y, (y - low, high - y), fmt=marker, color=colour, label=label)
     axes.set(xscale="log", yscale="log", xlim=PERCENT, ylim=PERCENT)
     axes.set(xlabel="stated error: 1 − confidence, %", ylabel="error rate, %")
+    style.plain_ticks(axes.xaxis)
+    style.plain_ticks(axes.yaxis)
     axes.grid()
     axes.legend(loc="upper left")
     return style.chart(title, figure, note + EDGE)
