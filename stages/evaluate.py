@@ -18,7 +18,7 @@ from stages.base.settings import Evaluate
 from stages.base.stage import run_stage
 from stages.prediction.calibration import mean_prediction
 from stages.prediction.predict import Ensemble
-from stages.report import pictures, scores, style
+from stages.report import errors, pictures, scores, style
 from stages.report.scores import percent
 
 METRICS = Path("metrics/evaluate.json")
@@ -27,9 +27,10 @@ HEADLINE = Path("metrics/headline.csv")
 CONFUSION = Path("metrics/confusion_matrix.csv")
 MISCLASSIFIED = Path("metrics/misclassified.csv")
 DETAILS = Path("metrics/details")
+ERRORS = DETAILS / "errors.html"
 PLOTS = Path("plots/evaluate")
-FILES = PROCESSED / "test/files.json"  # names of the images' files, where there is one for each
-SEEN = PROCESSED / "test/seen.npy"  # whether training or validation has the same picture
+# Beside the test images: their files' names, if they have any, and which are in other splits, too.
+FILES, SEEN = PROCESSED / "test/files.json", PROCESSED / "test/seen.npy"
 
 
 def evaluate(
@@ -57,11 +58,11 @@ def evaluate(
     classes, disputed = info.classes, np.flatnonzero(np.isin(numbers, info.disputed))
     headline = {"dataset": info.name, "images": len(labels), "disputed": len(disputed)}
     headline |= fewer_digits(scores.headline(labels, mean, disputed))
-    if SEEN.exists() and (seen := np.load(SEEN)).any():
+    if SEEN.exists() and (seen := data.load(SEEN)).any():
         headline["seen"] = int(seen.sum())
         if not seen.all():
-            correct = (mean.argmax(axis=1) == labels)[~seen]
-            headline["unseen"] = round(float(correct.mean()), 6)
+            correct = mean.argmax(axis=1) == labels
+            headline["unseen"] = round(float(correct[~seen].mean()), 6)
     details = {"dataset": info.name, "images": len(labels)} | scores.report(labels, mean, classes)
     details["ece_unscaled"] = scores.calibration_error(labels, unscaled)
     details["seeds"] = {
@@ -75,8 +76,9 @@ def evaluate(
     names, guesses = np.array(classes), mean.argmax(axis=1)
     table = pd.DataFrame({"index": numbers, "actual": names[labels], "predicted": names[guesses]})
     table["confidence"] = mean.max(axis=1).astype(np.float64).round(4)
-    if FILES.exists():
-        table["file"] = json.loads(FILES.read_text(encoding="utf-8"))
+    files = json.loads(FILES.read_text(encoding="utf-8")) if FILES.exists() else None
+    if files:
+        table["file"] = files
     counts = scores.confusion_matrix(labels, guesses, len(classes))
     drawn = {
         "confusion_matrix": pictures.confusion_matrix(counts, classes),
@@ -94,6 +96,7 @@ def evaluate(
         wrong = table[guesses != labels].sort_values("index")
         write_csv(new(MISCLASSIFIED), wrong, index=False)
         write_json(new(DETAILS / "scores.json"), details)
+        new(ERRORS).write_text(errors.page(test, mean, files), encoding="utf-8", newline="\n")
         for name, picture in drawn.items():
             style.save(picture, new(PLOTS / f"{name}.png"))
     return headline
@@ -118,6 +121,8 @@ def summary(headline: dict, details: dict, alone: dict) -> pd.Series:
         "loss": f"{headline['loss']:.4f} nats",
         "calibration error (ece)": f"{100 * headline['ece']:.2f} points",
     }
+    if "unseen" in headline:
+        lines["accuracy of pictures that training has not"] = percent(headline["unseen"])
     for key, name in (("balanced_accuracy", "balanced accuracy"), ("macro_f1", "macro F1")):
         if key in headline:
             lines[name] = f"{percent(headline[key])} ({interval(key)})"
@@ -139,7 +144,7 @@ def main() -> None:
     curves = {seed: pd.read_csv(curves_of(seed)) for seed in known.seeds}
     found = evaluate(test, predicted, mean, mean_prediction(unscaled), curves, known.evaluate)
     accuracy = f"{found['errors']:,} errors, accuracy {percent(found['accuracy'])}"
-    print(f"{found['dataset']}, {found['images']:,} test images: {accuracy}")
+    print(f"{found['dataset']}, {found['images']:,} test images: {accuracy}; see {ERRORS}")
 
 
 if __name__ == "__main__":

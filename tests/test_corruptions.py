@@ -283,6 +283,10 @@ def test_canny_edges_are_those_of_each_image_alone(images: np.ndarray):
     np.testing.assert_array_equal(corrupt(wide, "canny_edges", 0), expected)
 
 
+def test_the_border_of_a_bright_image_is_not_an_edge():
+    assert not corrupt(plain(1, 3), "canny_edges", 0).any()
+
+
 def test_elastic_moves_ink_smoothly_and_by_few_pixels(as_of_28_pixels):
     ramp = np.linspace(0.1, 0.9, 280, dtype=np.float32)
     for images in (ramp[:, None], ramp[None]):  # moves up and down, left and right

@@ -214,9 +214,9 @@ def test_stage_scores_each_model_and_all_together(project: Path, no_charts, caps
     lines = capsys.readouterr().out.splitlines()
     assert lines[:2] == ["seed 0: accuracy 97.00 %", "seed 3: accuracy 99.00 %"]
     found = load(project, "evaluate.json")
-    assert lines[2] == f"made, 200 test images: {found['errors']} errors, accuracy " + (
-        f"{100 * found['accuracy']:.2f} %"
-    )
+    errors, accuracy = found["errors"], f"{100 * found['accuracy']:.2f} %"
+    assert lines[2].startswith(f"made, 200 test images: {errors} errors, accuracy {accuracy}; see")
+    assert (project / lines[2].split()[-1]).read_text(encoding="utf-8").startswith("<!DOCTYPE")
     assert 2 <= found["errors"] <= 6
     assert load(project, "seeds.json")["mean"] == 0.98
 

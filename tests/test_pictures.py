@@ -132,8 +132,7 @@ class Drawn(NamedTuple):
 
     def shows(self, image: np.ndarray, box: tuple[float, ...], zoom: int) -> bool:
         """Whether this image, so many times enlarged, is under the text with that box."""
-        grey = image.shape[-1] == 1
-        expected = (255 - image if grey else image).repeat(zoom, axis=0).repeat(zoom, axis=1)
+        expected = image.repeat(zoom, axis=0).repeat(zoom, axis=1)
         (height, width, _), pixels = expected.shape, np.asarray(self.picture)
         left, lowest = round((box[0] + box[2]) / 2) - width // 2, round(box[3])
         return any(
@@ -308,6 +307,16 @@ def test_colours_stay_and_pixels_are_square():
     found = drawn(lambda: pictures.misclassified(test, probabilities, 3))
     for number, (_, _, box) in zip(found.numbers, found.images, strict=True):
         assert found.shows(test.images[number - 1000], box, 4)
+
+
+def test_light_ink_on_an_empty_ground_is_shown_as_ink_on_paper():
+    """As MNIST's; a grey photograph, whatever is in it, stays as it is."""
+    (test, probabilities) = predicted(40, ("ant", "bee"), -20)
+    ink = np.where(test.images > 200, test.images, 0).astype(np.uint8)
+    for images, expected in ((ink, 255 - ink), (test.images, test.images)):
+        shown = test._replace(images=images)
+        found = drawn(lambda shown=shown: pictures.misclassified(shown, probabilities, 3))
+        assert found.shows(expected[found.numbers[0] - 1000], found.images[0][2], 7)
 
 
 @pytest.mark.parametrize("name", ["predictions", "misclassified"])

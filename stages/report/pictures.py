@@ -103,18 +103,27 @@ def misclassified_first(
     )
 
 
+def as_seen(images: np.ndarray) -> np.ndarray:
+    """Images, uint8, shape (N, height, width, channels), as they are shown.
+
+    Those like MNIST's, of light ink on an empty dark ground, become dark ink on paper.
+    """
+    is_ink = images.shape[3] == 1 and np.median(images[:200]) < 32
+    return 255 - images if is_ink else images
+
+
 def _gallery(
     test: Split, probabilities: np.ndarray, shown: np.ndarray, columns: int, top: int, title: str
 ) -> Image.Image:
     """The images of the indices `shown`, None for no image, with the `top` likeliest classes."""
-    names = style.names(test.info.classes)
+    names, images = style.names(test.info.classes), as_seen(test.images)
 
     def cell(index: int) -> Cell:
         label, number = int(test.labels[index]), int(test.numbers[index])
         likeliest = np.argsort(-probabilities[index], kind="stable")[:top]
         doubt = " (?)" if number in test.info.disputed else ""
         predicted = [(int(of), float(probabilities[index, of])) for of in likeliest]
-        return Cell(test.images[index], f"{names[label]}{doubt}  #{number}", label, predicted)
+        return Cell(images[index], f"{names[label]}{doubt}  #{number}", label, predicted)
 
     cells = [None if index is None else cell(index) for index in shown]
     note = "Above each image: its label and its number in the source. Below: the prediction"
@@ -136,10 +145,13 @@ def corruptions(
         label: the true one.
         classes: names by label.
     """
-    cells = []
-    for name, (image, predicted, share) in examples.items():
-        drawn = np.rint(255 * image).astype(np.uint8)
-        cells.append(Cell(drawn, name.replace("_", " "), label, [(predicted, share)]))
+    images = np.stack([np.rint(255 * image) for image, _, _ in examples.values()])
+    cells = [
+        Cell(image, name.replace("_", " "), label, [(predicted, share)])
+        for image, (name, (_, predicted, share)) in zip(
+            as_seen(images.astype(np.uint8)), examples.items(), strict=True
+        )
+    ]
     name = style.names(classes)[label]
     title = f"A test image of class {name} under {len(cells) - 1} corruptions"
     note = "Below each image: its prediction with the probability; ✓ correct, ✗ wrong."
@@ -160,7 +172,7 @@ def learning_curves(curves: dict[int, "pd.DataFrame"]) -> Image.Image:
     if len(curves) > 1:
         title += f", mean of {len(curves)} seeds"
     note = "Training images are randomly distorted: they can be harder than validation images. All "
-    note += f"are predicted from one view; packaged models can average several. {EDGE}"
+    note += "are predicted from one view; packaged models can average several."
     height = max(840, 44 * len(curves) * len(splits) + 100)
     figure = style.figure(2200, height)
     error, loss = figure.subplots(1, 2)
@@ -175,8 +187,10 @@ def learning_curves(curves: dict[int, "pd.DataFrame"]) -> Image.Image:
                 axes.plot(frame["epoch"], values, dashes + marker, **look)
     # Whole powers of ten around what there is: most runs get the same limits, and can be compared.
     drawn = np.concatenate([line.get_ydata() for line in error.lines])
+    note += f" {EDGE}" if drawn.min() <= LOWEST else ""
     low, high = 10 ** np.floor(np.log10(drawn.min())), 10 ** np.ceil(np.log10(drawn.max()))
     error.set(title="error rate, % of images", yscale="log", ylim=(0.95 * low, 1.05 * high))
+    style.plain_ticks(error.yaxis)
     loss.set(title="loss with label smoothing, nats", ylim=(0, max(1, loss.get_ylim()[1])))
     for axes in (error, loss):
         axes.set(xlabel="epoch", xlim=(0.5, epochs + 0.5))
@@ -213,6 +227,8 @@ def reliability(labels: np.ndarray, probabilities: np.ndarray, before: np.ndarra
         axes.errorbar(x, y, (y - low, high - y), fmt=marker, color=colour, label=label)
     axes.set(xscale="log", yscale="log", xlim=PERCENT, ylim=PERCENT)
     axes.set(xlabel="stated error: 1 − confidence, %", ylabel="error rate, %")
+    style.plain_ticks(axes.xaxis)
+    style.plain_ticks(axes.yaxis)
     axes.grid()
     axes.legend(loc="upper left")
     return style.chart(title, figure, note + EDGE)
