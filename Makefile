@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# TensorFlow 2.22 is the first with packages for Python 3.14.
+NEWEST := $(if $(shell grep '^tensorflow==2.21' requirements.txt),13,14)
 # Stages and DVC run in this environment, whatever else is on the machine.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
@@ -74,7 +76,7 @@ lock: .venv/installed-dev  ## compile requirements*.in to requirements*.txt, wit
 	        --no-emit-index-url --annotation-style line --custom-compile-command "make lock" --quiet \
 	        $$name.in -o $$name.txt || exit; \
 	done
-	for name in ai-edge-litert h5py keras ml-dtypes numpy scipy tensorflow; do \
+	for name in ai-edge-litert keras ml-dtypes numpy scipy tensorflow; do \
 	    grep "^$$name==" requirements.txt | sed 's/ *#.*//'; \
 	done > stages/base/versions.txt
 
@@ -86,8 +88,8 @@ help:  ## list these
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 .venv/installed: requirements.txt
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 11) <= v <= (3, 13) and \
-	    "Python 3.11 to 3.13 is needed, $(PYTHON) is %d.%d: set PYTHON, as in make PYTHON=python3.12" % v)'
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 11) <= v <= (3, $(NEWEST)) and \
+	    "Python 3.11 to 3.$(NEWEST) is needed, $(PYTHON) is %d.%d: set PYTHON, as in make PYTHON=python3.12" % v)'
 	$(PYTHON) -m venv .venv
 	@echo "Installing what $< lists (about 0.6 GB to download): half a minute to a few minutes"
 	@grep '^uv==' requirements-dev.txt | $(pip) /dev/stdin 2>/dev/null || echo "Without uv: with pip"

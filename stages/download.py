@@ -20,7 +20,7 @@ from stages.base.files import replacing, replacing_together
 from stages.base.stage import UserError, run_stage
 from stages.dataset import catalogue, digits, idx
 from stages.dataset.catalogue import UNREACHABLE, Entry, File
-from stages.dataset.folder import OWN, write_folder
+from stages.dataset.folder import OWN, subfolders, write_folder
 
 # Genuine files stay here: a second run, or one after a failure, need not download them again.
 KEPT = Path(".dvc/tmp/download")
@@ -187,7 +187,7 @@ def _transfer(url: str, target: Path, size: int) -> None:
 def main() -> None:
     settings = params.load().download
     name, published = settings.dataset, [*catalogue.names(), digits.NAME]
-    own = sorted(path.name for path in OWN.iterdir() if path.is_dir()) if OWN.is_dir() else []
+    own = [path.name for path in subfolders(OWN)] if OWN.is_dir() else []
     if both := {*own} & {*published}:
         raise UserError(f"{OWN / both.pop()}: a published dataset has this name: rename the folder")
     if name in own:

@@ -1,88 +1,139 @@
-"""Stage evaluate: the one look at the test images; numbers into metrics, pictures into plots.
+"""Stage evaluate: numbers of the test images into metrics, pictures into plots.
 
-With several seeds, the prediction is the mean of the networks' probabilities; each is also scored
-alone.
+Nothing is chosen by what it finds. With several seeds, the prediction is the mean of the models'
+probabilities; each model is also scored alone.
 """
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy import special
-from sklearn.metrics import confusion_matrix
+from scipy.special import softmax
 
 from stages.base import data, params
-from stages.base.data import curves_of
+from stages.base.data import PROCESSED, Split, curves_of
 from stages.base.files import replacing_together, write_csv, write_json
+from stages.base.settings import Evaluate
 from stages.base.stage import run_stage
 from stages.prediction.calibration import mean_prediction
 from stages.prediction.predict import Ensemble
-from stages.report import pictures, scores
+from stages.report import pictures, scores, style
+from stages.report.scores import percent
 
 METRICS = Path("metrics/evaluate.json")
+SEEDS = Path("metrics/seeds.json")
+HEADLINE = Path("metrics/headline.csv")
+CONFUSION = Path("metrics/confusion_matrix.csv")
 MISCLASSIFIED = Path("metrics/misclassified.csv")
 DETAILS = Path("metrics/details")
 PLOTS = Path("plots/evaluate")
+FILES = PROCESSED / "test/files.json"  # names of the images' files, where there is one for each
+
+
+def evaluate(
+    test: Split,
+    predicted: dict[int, np.ndarray],
+    mean: np.ndarray,
+    unscaled: np.ndarray,
+    curves: dict[int, pd.DataFrame],
+    settings: Evaluate,
+) -> dict:
+    """Write all that is found of predictions of the test images.
+
+    Args:
+        test: the images.
+        predicted: probabilities by seed, shape (N, classes).
+        mean: the prediction of all models together, of the same shape.
+        unscaled: the same without any temperature.
+        curves: by seed, the table that training wrote.
+        settings: the section `evaluate` of params.yaml.
+
+    Returns:
+        What metrics/evaluate.json says.
+    """
+    images, labels, numbers, info = test
+    classes, disputed = info.classes, np.flatnonzero(np.isin(numbers, info.disputed))
+    headline = {"dataset": info.name, "images": len(labels), "disputed": len(disputed)}
+    headline |= fewer_digits(scores.headline(labels, mean, disputed))
+    details = {"dataset": info.name, "images": len(labels)} | scores.report(labels, mean, classes)
+    details["ece_unscaled"] = scores.calibration_error(labels, unscaled)
+    details["seeds"] = {
+        str(seed): scores.report(labels, probabilities, classes)
+        for seed, probabilities in predicted.items()
+    }
+    accuracies = [of_seed["accuracy"] for of_seed in details["seeds"].values()]
+    alone = {"seeds": len(accuracies), "mean": float(np.mean(accuracies))}
+    if len(accuracies) > 1:
+        alone["std"] = float(np.std(accuracies, ddof=1))  # of a sample
+    names, guesses = np.array(classes), mean.argmax(axis=1)
+    table = pd.DataFrame({"index": numbers, "actual": names[labels], "predicted": names[guesses]})
+    table["confidence"] = mean.max(axis=1).astype(np.float64).round(4)
+    if FILES.exists():
+        table["file"] = json.loads(FILES.read_text(encoding="utf-8"))
+    counts = scores.confusion_matrix(labels, guesses, len(classes))
+    drawn = {
+        "confusion_matrix": pictures.confusion_matrix(counts, classes),
+        "learning_curves": pictures.learning_curves(curves),
+        "predictions": pictures.sample_predictions(test, mean, settings.samples, settings.seed),
+        "misclassified": pictures.misclassified(test, mean, settings.misclassified),
+        "reliability": pictures.reliability(labels, mean, unscaled),
+    }
+    with replacing_together() as new:
+        write_json(new(METRICS), headline)
+        write_json(new(SEEDS), fewer_digits(alone))
+        write_csv(new(HEADLINE), summary(headline, details, alone), index_label="measure")
+        write_csv(new(CONFUSION), pd.DataFrame(counts, classes, classes), index_label="actual")
+        write_csv(new(DETAILS / "predictions.csv"), table.sort_values("index"), index=False)
+        wrong = table[guesses != labels].sort_values("index")
+        write_csv(new(MISCLASSIFIED), wrong, index=False)
+        write_json(new(DETAILS / "scores.json"), details)
+        for name, picture in drawn.items():
+            style.save(picture, new(PLOTS / f"{name}.png"))
+    return headline
+
+
+def fewer_digits(values: dict) -> dict:
+    """Nested numbers with four decimals, as many as are worth comparing."""
+    return json.loads(json.dumps(values), parse_float=lambda digits: round(float(digits), 4))
+
+
+def summary(headline: dict, details: dict, alone: dict) -> pd.Series:
+    """The result in words, by measure."""
+
+    def interval(key: str) -> str:
+        return " to ".join(map(percent, details[f"{key}_95"].values()))
+
+    lines = {
+        "dataset": f"{headline['dataset']}, {headline['images']:,} test images",
+        "accuracy": percent(headline["accuracy"]),
+        "95 % interval": interval("accuracy"),
+        "errors": f"{headline['errors']:,}",
+        "loss": f"{headline['loss']:.4f} nats",
+        "calibration error (ece)": f"{100 * headline['ece']:.2f} points",
+    }
+    for key, name in (("balanced_accuracy", "balanced accuracy"), ("macro_f1", "macro F1")):
+        if key in headline:
+            lines[name] = f"{percent(headline[key])} ({interval(key)})"
+    if "std" in alone:
+        lines["each seed alone"] = f"{percent(alone['mean'])} ± {100 * alone['std']:.2f} points"
+    return pd.Series(lines, name="value")
 
 
 def main() -> None:
     known = params.load()
-    seeds, settings = known.seeds, known.evaluate
-    images, labels, numbers, info = data.load_split("test")
-    name, classes = info.name, info.classes
-    disputed = np.flatnonzero(np.isin(numbers, info.disputed))
-    model, scaled, unscaled, reports = Ensemble(seeds), [], [], {}
-    for seed, predictor in zip(seeds, model.predictors, strict=True):
-        probabilities, logits = predictor(images)
-        scaled.append(probabilities)
-        unscaled.append(special.softmax(logits, axis=1))
-        reports[str(seed)] = scores.report(labels, probabilities, classes)
-        print(f"seed {seed}: accuracy {reports[str(seed)]['accuracy']:.2%}")
-    mean, mean_unscaled = model.mean(scaled), mean_prediction(unscaled)
-
-    found = scores.report(labels, mean, classes)
-    headline = scores.headline(labels, mean, disputed)
-    if len(seeds) > 1:  # `mean` and `std` take the place of two: DVC's tables have 120 columns
-        del headline["errors"]
-        if "undisputed" in headline:
-            found["undisputed"] = headline.pop("undisputed")
-        found["seeds"] = reports
-        accuracies = pd.Series([of_seed["accuracy"] for of_seed in reports.values()])
-        headline |= {"mean": accuracies.mean(), "std": accuracies.std()}  # of a sample: n - 1
-    found["ece_unscaled"] = scores.calibration_error(labels, mean_unscaled)
-    table = {
-        "dataset": f"{name}, {len(labels):,} test images",
-        "accuracy": scores.percent(headline["accuracy"]),
-        "95 % interval": " to ".join(map(scores.percent, found["accuracy_95"].values())),
-        "errors": f"{found['errors']:,}",
-        "loss": f"{headline['loss']:.4f} nats",
-        "calibration error (ece)": f"{100 * headline['ece']:.2f} points",
-    }
-    names, predicted = np.array(classes), mean.argmax(axis=1)
-    predictions = pd.DataFrame({"actual": names[labels], "predicted": names[predicted]})
-    predictions["confidence"] = mean.max(axis=1).astype(np.float64).round(4)
-    wrong = predictions[labels != predicted]
-    counts = confusion_matrix(labels, predicted, labels=range(len(classes)))
-    shown = pictures.Predictions(images, labels, mean, classes, disputed)
-    curves = {seed: pd.read_csv(curves_of(seed)) for seed in seeds}
-    drawn = {
-        "learning_curves": pictures.learning_curves(curves),
-        "predictions": pictures.sample_predictions(shown, settings.samples, settings.seed),
-        "misclassified": pictures.misclassified(shown, settings.misclassified),
-        "reliability": pictures.reliability(labels, mean, mean_unscaled),
-    }
-    with replacing_together() as new:
-        write_json(new(METRICS), {key: round(value, 4) for key, value in headline.items()})
-        write_csv(new(MISCLASSIFIED), wrong, index_label="index")
-        write_json(new(DETAILS / "scores.json"), {"dataset": name, "images": len(labels)} | found)
-        frame = pd.Series(table, name="value")
-        write_csv(new(DETAILS / "headline.csv"), frame, index_label="measure")
-        frame = pd.DataFrame(counts, classes, classes)
-        write_csv(new(DETAILS / "confusion_matrix.csv"), frame, index_label="actual")
-        write_csv(new(DETAILS / "predictions.csv"), predictions, index_label="index")
-        for picture, figure in drawn.items():
-            pictures.save(figure, new(PLOTS / f"{picture}.png"))
-    print(f"{table['dataset']}: {len(wrong)} errors, accuracy {table['accuracy']}")
+    test, model = data.load_split("test"), Ensemble(known.seeds)
+    predicted, unscaled = {}, []
+    for seed, predictor in zip(known.seeds, model.predictors, strict=True):
+        predicted[seed], logits = predictor(test.images)
+        unscaled.append(softmax(logits, axis=1))
+        correct = predicted[seed].argmax(axis=1) == test.labels
+        print(f"seed {seed}: accuracy {percent(correct.mean())}", flush=True)
+    mean = model.mean(list(predicted.values()))
+    curves = {seed: pd.read_csv(curves_of(seed)) for seed in known.seeds}
+    found = evaluate(test, predicted, mean, mean_prediction(unscaled), curves, known.evaluate)
+    accuracy = f"{found['errors']:,} errors, accuracy {percent(found['accuracy'])}"
+    print(f"{found['dataset']}, {found['images']:,} test images: {accuracy}")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,16 @@
-"""Stage preprocess: arrays in three splits, data/processed/{train,validation,test}.
+"""Stage preprocess: arrays in three splits, data/processed/, and a look at them.
 
 The files are checked against dataset.json and against each other. Images stay bytes. Which split an
 image belongs to, and its place there, are a function of its own pixels and a seed: adding an image
-moves no other, and names and order of files change nothing. Memory does not grow with the number of
-images: they are loaded twice, block by block, and written to memory-mapped files. The arrays get
-their names only when all files have been loaded to the end: a damaged one changes nothing.
+moves no other, and names and order of files change nothing. Images of the same picture are never
+divided between splits. Memory does not grow with the number of images: they are loaded block by
+block into a temporary file. Outputs get their names when all are written: a damaged file changes
+nothing.
 """
 
 import json
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import numpy as np
 
@@ -17,60 +19,100 @@ from stages.base.data import PROCESSED, RAW, SPLITS, DatasetInfo
 from stages.base.files import replacing_together, write_json
 from stages.base.settings import Preprocess
 from stages.base.stage import UserError, run_stage
-from stages.dataset import idx
-from stages.dataset.splits import assign, digests
+from stages.dataset import duplicates, idx
+from stages.dataset.splits import assign, digest
+from stages.report import look
+
+BLOCK = 4096  # images
 
 
-def preprocess(raw: Path, processed: Path, settings: Preprocess) -> dict[str, int]:
+def preprocess(raw: Path, processed: Path, settings: Preprocess) -> None:
     """Turn the IDX files in `raw` into the arrays in `processed`.
 
     Args:
-        raw: folder with the gzipped IDX files and dataset.json.
+        raw: folder with the gzipped IDX files and dataset.json, and files.json if they were made of
+            pictures.
         processed: folder for {train,validation,test}/{images,labels,numbers}.npy and dataset.json,
-            see data.Split.
+            see data.Split. Beside the test images stand seen.npy, bool, shape (N,): whether other
+            splits have the same picture, and files.json, the names of pictures.
         settings: how many images are for validation and test, and which.
-
-    Returns:
-        Images per split.
 
     Raises:
         UserError: an input is missing or damaged, the files don't belong together, or a class has
             too few images to be in each split. `processed` is then as it was before.
     """
     info = data.load_info(raw)
-    labels = {split: load_labels(raw, split, info) for split in info.images}
-    keys = {split: digests(raw / images_file(split, info)) for split in info.images}
-    # By split to be written: from which one of the source, and its images' numbers there, in order.
-    parts = {split: (split, np.arange(len(labels[split]))) for split in info.images}
-    shares = {"test": settings.test_size, "validation": settings.validation_size}
-    shares = {split: share for split, share in shares.items() if split not in info.images}
-    if shares.get("test") == 0:
-        raise UserError(
-            "params.yaml: preprocess.test_size: expected more than 0, since the dataset has no "
-            "test images of its own"
-        )
-    assigned = assign(keys["train"], labels["train"], shares, settings.seed, info.classes)
-    parts |= {split: ("train", numbers) for split, numbers in assigned.items()}
-    with replacing_together() as new:
+    labels = np.concatenate([load_labels(raw, split, info) for split in info.images])
+    parts = np.repeat(np.array([*info.images], "U10"), [*info.images.values()])
+    numbers = np.concatenate([np.arange(count, dtype=np.uint32) for count in info.images.values()])
+    files = json.loads(path.read_bytes()) if (path := raw / "files.json").exists() else {}
+    if files:
+        names = [name for split in info.images for name in files["images"][split]]
+    else:
+        names = [f"{part} {number}" for part, number in zip(parts, numbers, strict=True)]
+    processed.mkdir(parents=True, exist_ok=True)
+    with TemporaryFile(dir=processed) as file, replacing_together() as new:
+        images = np.memmap(file, np.uint8, "w+", shape=(len(labels), *info.shape))
+        digests = load_images(raw, info, images)
+        groups, alike = duplicates.groups(images, digests, labels)
+        shares = {"test": settings.test_size, "validation": settings.validation_size}
+        shares = {split: share for split, share in shares.items() if split not in info.images}
+        if shares.get("test") == 0:
+            raise UserError(
+                "params.yaml: preprocess.test_size: expected more than 0, since the dataset has no "
+                "test images of its own"
+            )
+        rest = np.flatnonzero(parts == "train")
+        assigned = assign(groups[rest], labels[rest], shares, settings.seed, info.classes)
+        for split, rows in assigned.items():
+            parts[rest[rows]] = split
+        names = np.array(names, object)
+        found = look.Found(info, images, labels, parts, names, digests, groups, alike, files)
         for split in SPLITS:
-            source, numbers = parts[split]
-            order = np.lexsort((labels[source][numbers], keys[source][numbers]))
-            numbers = numbers[order].astype(np.uint32)
+            rows = np.flatnonzero(parts == split)
+            rows = rows[np.lexsort((labels[rows], digests[rows]))]
             folder = processed / split
-            arrays = {"numbers": numbers, "labels": labels[source][numbers]}
-            for name, array in arrays.items():
-                with open(new(folder / f"{name}.npy"), "wb") as file:
-                    np.save(file, array)
-            write_images(raw / images_file(source, info), numbers, new(folder / "images.npy"), info)
-            own = {"images": {split: len(numbers)}, "disputed": ()}
+            # Of pictures, names are known: then their numbers must not change when one is added.
+            own_numbers = np.arange(len(rows), dtype=np.uint32) if files else numbers[rows]
+            save_images(images, rows, new(folder / "images.npy"))
+            save(labels[rows], new(folder / "labels.npy"))
+            save(own_numbers, new(folder / "numbers.npy"))
+            own = {"images": {split: len(rows)}, "disputed": ()}
             if split == "test":
                 own["disputed"] = info.disputed
+                save(found.seen[rows], new(folder / "seen.npy"))
+                if files:
+                    write_json(new(folder / "files.json"), names[rows].tolist())
             content = info.model_copy(update=own).model_dump_json(indent=2) + "\n"
             new(folder / "dataset.json").write_text(content, encoding="utf-8", newline="\n")
-            if split == "test" and (raw / "files.json").exists():  # of a folder of pictures
-                names = json.loads((raw / "files.json").read_text(encoding="utf-8"))["images"]
-                write_json(new(folder / "files.json"), [names[source][i] for i in numbers])
-    return {split: len(parts[split][1]) for split in SPLITS}
+        look.write(found, new)
+
+
+def load_images(raw: Path, info: DatasetInfo, images: np.ndarray) -> np.ndarray:
+    """Fill an array with the images of all files; checksums of their pixels, uint64, shape (N,)."""
+    digests = np.empty(len(images), np.uint64)
+    start = 0
+    for split in info.images:
+        for block in idx.read_blocks(raw / images_file(split, info), BLOCK):
+            images[start : start + len(block)] = block.reshape(-1, *info.shape)
+            digests[start : start + len(block)] = [digest(image.tobytes()) for image in block]
+            start += len(block)
+    return digests
+
+
+def save_images(images: np.ndarray, rows: np.ndarray, path: Path) -> None:
+    """Write some images as an array, in the order of `rows`."""
+    shape = (len(rows), *images.shape[1:])
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    with open(path, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for start in range(0, len(rows), BLOCK):
+            file.write(images[rows[start : start + BLOCK]].tobytes())
+
+
+def save(array: np.ndarray, path: Path) -> None:
+    with open(path, "wb") as file:
+        np.save(file, array)
 
 
 def images_file(split: str, info: DatasetInfo) -> str:
@@ -98,27 +140,8 @@ def load_labels(raw: Path, split: str, info: DatasetInfo) -> np.ndarray:
     return labels
 
 
-def write_images(source: Path, numbers: np.ndarray, target: Path, info: DatasetInfo) -> None:
-    """Write some images of an IDX file as an array, in the order of their numbers."""
-    shape = (len(numbers), *info.shape)
-    if not len(numbers):  # what is empty cannot be memory-mapped
-        with open(target, "wb") as file:
-            np.save(file, np.empty(shape, np.uint8))
-        return
-    array = np.lib.format.open_memmap(target, mode="w+", dtype=np.uint8, shape=shape)
-    by_number = np.argsort(numbers)
-    start = done = 0
-    for block in idx.read_blocks(source):
-        end = int(np.searchsorted(numbers, start + len(block), sorter=by_number))
-        rows = by_number[done:end]
-        array[rows] = block[numbers[rows] - start].reshape(-1, *info.shape)
-        start, done = start + len(block), end
-    array.flush()
-
-
 def main() -> None:
-    counts = preprocess(RAW, PROCESSED, params.load().preprocess)
-    print(", ".join(f"{count:,} {split}" for split, count in counts.items()), "images")
+    preprocess(RAW, PROCESSED, params.load().preprocess)
 
 
 if __name__ == "__main__":

@@ -59,6 +59,7 @@ def copy_project(target: Path) -> Path:
         seeds=[0],
         train__epochs=1,
         train__network__filters=[4, 8, 8],
+        robustness__images=20,
     )
     git_init(target)
     commit(target, "start")
@@ -85,6 +86,20 @@ def run_stage(main: Callable[[], None], folder: Path, *arguments: str) -> str:
         patch.setattr(sys, "argv", ["stage", *arguments])
         with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
             main()
+    return output.getvalue()
+
+
+def dvc(folder: Path, *arguments: str) -> str:
+    """What a DVC command prints, run in this process: to start DVC takes two seconds."""
+    from dvc.cli import main  # here: the import takes a second
+
+    output = io.StringIO()
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(output):
+        patch.chdir(folder)
+        patch.setenv("PATH", path)  # dvc.yaml calls `python`: it must be the same
+        code = main([*arguments])
+    assert code == 0, output.getvalue()
     return output.getvalue()
 
 

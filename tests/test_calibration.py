@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from stages.prediction.calibration import fit_temperature
+from stages.prediction.calibration import fit_temperature, mean_prediction
 
 
 def outcomes(temperature: float, count: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
@@ -38,3 +38,12 @@ def test_the_temperature_has_three_digits_so_that_a_last_bit_does_not_reach_it()
     noise = np.random.default_rng(1).uniform(-1e-6, 1e-6, logits.shape).astype(np.float32)
     value = fit_temperature(logits, labels)
     assert value == float(f"{value:.3g}") == fit_temperature(logits + noise, labels)
+
+
+def test_mean_prediction_is_the_mean():
+    one, other = np.float32([[0.25, 0.75]]), np.float32([[0.5, 0.5]])
+    found = mean_prediction([one, other])
+    assert found.dtype == np.float32
+    assert found.tolist() == [[0.375, 0.625]]
+    three = [np.float32([[value]]) for value in (1, 2**-24, 2**-24)]  # lost in a sum in float32
+    assert mean_prediction(three) == np.float32((1 + 2**-23) / 3) != np.float32(1 / 3)

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -14,32 +15,49 @@ from conftest import contents, prepared, run_stage
 
 from stages import train
 from stages.network.callbacks import Progress
+from stages.network.runtime import keras
 
 EPOCHS = 3
 BACKUP = Path(".dvc/tmp/training/seed-0.npz")
 TRAINED = Path("models")
 
 
-def train_until(folder: Path, *epochs: int, seed: int = 0) -> int:
-    """Run the stage until one of these epochs begins, counted from 0; interrupt it; say which."""
-    begin, began = Progress.on_epoch_begin, []
+def interrupted(folder: Path, name: str, stop: Callable, seed: int = 0) -> None:
+    """Run the stage, with a method of Progress replaced by one that raises KeyboardInterrupt."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Progress, name, stop)
+        with pytest.raises(KeyboardInterrupt):
+            run_stage(train.main, folder, "--seed", str(seed))
 
-    def interrupt(self: Progress, epoch: int, logs: dict | None = None) -> None:
-        began.append(epoch)
-        if epoch in epochs:
+
+def train_two_epochs(folder: Path) -> None:
+    """Run the stage until its third epoch begins."""
+    begin = Progress.on_epoch_begin
+
+    def stop(self: Progress, epoch: int, logs: dict | None = None) -> None:
+        if epoch == 2:
             raise KeyboardInterrupt
         begin(self, epoch, logs)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Progress, "on_epoch_begin", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            run_stage(train.main, folder, "--seed", str(seed))
-    return began[-1]
+    interrupted(folder, "on_epoch_begin", stop)
+
+
+def begun(folder: Path, seed: int = 0) -> tuple[int, str]:
+    """Stop a run in `folder` before it trains: epochs that it takes up, and its fingerprint."""
+    restore, found = Progress.restore, []
+
+    def stop(self: Progress, model: keras.Model) -> None:
+        found.append((restore(self, model), self.key))
+        raise KeyboardInterrupt
+
+    interrupted(folder, "restore", stop, seed)
+    return found[0]
 
 
 def goes_on(folder: Path, seed: int = 0) -> bool:
-    """Whether a run in `folder` begins with its third epoch, not with its first."""
-    return train_until(folder, 0, 2, seed=seed) == 2
+    epochs, _ = begun(folder, seed)
+    assert epochs in (0, 2)
+    return epochs == 2
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +71,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(undisturbed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same, interrupted when two epochs were finished; DVC has removed the outputs."""
     folder = shutil.copytree(undisturbed, tmp_path_factory.mktemp("interrupted") / "project")
-    train_until(folder, 2)
+    train_two_epochs(folder)
     shutil.rmtree(folder / TRAINED)
     return folder
 
@@ -103,15 +121,14 @@ def test_a_run_on_other_data_or_with_a_damaged_backup_does_not_go_on(folder: Pat
 
 
 def test_a_run_with_other_code_does_not_go_on(folder: Path, tmp_path: Path, monkeypatch):
-    (folder / BACKUP).unlink()
     module = ModuleType("stages.network.extra")
     module.__file__ = str(tmp_path / "extra.py")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     Path(module.__file__).write_text("RATE = 1\n")
-    train_until(folder, 2)
-    assert goes_on(folder)
+    _, key = begun(folder)
+    assert begun(folder) == (0, key)
     Path(module.__file__).write_text("RATE = 2\n")
-    assert not goes_on(folder)
+    assert begun(folder)[1] != key
 
 
 @pytest.mark.slow

@@ -6,7 +6,8 @@ from scipy import ndimage, stats
 from skimage import feature, transform
 from sklearn.datasets import load_digits
 
-from stages.report.corruptions import CORRUPTIONS, corrupt
+from stages.report import corruptions
+from stages.report.corruptions import CORRUPTIONS
 
 WITHOUT_CHANCE = ["defocus_blur", "scale", "brightness", "stripe", "canny_edges"]
 WITHOUT_CHANCE += ["pixelate", "jpeg"]
@@ -20,6 +21,11 @@ def images() -> np.ndarray:
     digits = np.pad(digits, ((0, 0), (2, 2), (2, 2)))
     digits.setflags(write=False)
     return digits
+
+
+def corrupt(images: np.ndarray, name: str, seed: int) -> np.ndarray:
+    """Of grey images, shape (N, height, width)."""
+    return corruptions.corrupt(images[..., None], name, seed)[..., 0]
 
 
 def plain(value: float, count: int = 200) -> np.ndarray:
@@ -51,6 +57,62 @@ def test_seed_and_image_and_nothing_else_decide(name: str, images: np.ndarray):
     assert np.array_equal(first, other) == (name in WITHOUT_CHANCE)
     assert first.shape == cut.shape == (60, 24, 25)
     np.testing.assert_array_equal(first[:7], corrupt(cut[:7], name, 1))
+
+
+@EVERY
+def test_channels_move_alike_and_grey_in_colour_stays_grey(name: str, images: np.ndarray):
+    """Three equal channels: what chance does to each of them apart is shot noise only."""
+    found = corruptions.corrupt(images[..., None].repeat(3, axis=3), name, 0)
+    assert found.shape == (*images.shape, 3)
+    if name != "shot_noise":
+        levels = 0.05 if name == "jpeg" else 1e-6  # the file stores brightness and two colours
+        np.testing.assert_allclose(found, found[..., :1].repeat(3, axis=3), atol=levels)
+    if name not in ("shot_noise", "jpeg"):
+        np.testing.assert_allclose(found[..., 0], corrupt(images, name, 0), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "name", sorted(CORRUPTIONS.keys() - {"shot_noise", "impulse_noise", "jpeg"})
+)
+def test_colours_stay_apart(name: str):
+    """A red square on black has no green in it but that of what is laid over the image."""
+    images = np.zeros((20, 28, 28, 3), np.float32)
+    images[:, 8:20, 8:20, 0] = 1
+    found = corruptions.corrupt(images, name, 0)
+    if name == "canny_edges":  # of brightness: grey
+        assert found.any(axis=(1, 2, 3)).all()
+        return
+    laid_over = corrupt(np.zeros((20, 28, 28), np.float32), name, 0)
+    np.testing.assert_allclose(found[..., 1], laid_over, atol=1e-6)
+    assert (found[..., 0].sum(axis=(1, 2)) > laid_over.sum(axis=(1, 2)) - 40).all()
+
+
+@pytest.mark.parametrize(
+    "name", ["defocus_blur", "motion_blur", "glass_blur", "translate", "elastic"]
+)
+def test_lengths_are_in_proportion_to_the_image(name: str):
+    """Of a disk three times as large, the corrupted one is, too: as far spread, about."""
+    spread = []
+    for zoom in (1, 3):
+        side = 28 * zoom
+        rows, columns = np.indices((side, side)) - (side - 1) / 2
+        disk = (rows**2 + columns**2 <= (5 * zoom) ** 2).astype(np.float32)
+        found = corrupt(disk[None].repeat(60, axis=0), name, 0).astype(float)
+        middle = found.sum(axis=(1, 2))
+        away = np.array([(found * at).sum(axis=(1, 2)) / middle for at in (rows, columns)])
+        size = (found * (rows**2 + columns**2)).sum(axis=(1, 2)) / middle
+        spread.append([np.abs(away).mean() / zoom, size.mean() / zoom**2, middle.mean() / zoom**2])
+    np.testing.assert_allclose(spread[0], spread[1], rtol=0.25, atol=0.12)
+
+
+@EVERY
+def test_images_of_any_size_are_corrupted(name: str):
+    for shape in ((3, 16, 40, 1), (3, 128, 96, 3)):
+        rows = np.linspace(0, 1, shape[1], dtype=np.float32)
+        images = np.broadcast_to(rows[:, None, None], shape)
+        found = corruptions.corrupt(images, name, 0)
+        assert (found.shape, found.dtype) == (shape, np.float32)
+        assert 0 <= found.min() <= found.max() <= 1
 
 
 def test_each_corruption_has_random_numbers_of_its_own():
@@ -94,7 +156,7 @@ def test_motion_blur_draws_a_fading_trail_to_the_right():
     result = corrupt(point(14, 8), "motion_blur", 0).astype(np.float64)
     np.testing.assert_allclose(result.sum(axis=(1, 2)), 1, atol=1e-5)
     down, right = np.indices((28, 28)) - np.array([14, 8])[:, None, None]
-    assert not result[:, np.hypot(down, right) > 11.5].any()
+    assert result[:, np.hypot(down, right) > 11.5].max() < 1e-6
     angles = np.degrees(np.arctan2((result * down).sum((1, 2)), (result * right).sum((1, 2))))
     steps = np.rint(angles / 3)
     assert set(steps) == set(range(-15, 16))
@@ -157,7 +219,13 @@ def smoothness(sigma: float) -> float:
     return (1 - np.exp(-(6**2) / (4 * sigma**2))) / (1 - np.exp(-1 / (4 * sigma**2)))
 
 
-def test_fog_lays_smooth_clouds_over_a_paler_image(images: np.ndarray):
+@pytest.fixture
+def as_of_28_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lengths do not grow with the image: of a large one there is more to measure."""
+    monkeypatch.setattr(corruptions, "unit", lambda images: 1.0)
+
+
+def test_fog_lays_smooth_clouds_over_a_paler_image(images: np.ndarray, as_of_28_pixels):
     clouds = corrupt(np.zeros_like(images), "fog", 0)
     np.testing.assert_allclose(corrupt(images, "fog", 0) - clouds, images / 3, atol=1e-6)
     np.testing.assert_allclose(clouds.min(axis=(1, 2)), 0, atol=1e-6)
@@ -201,7 +269,7 @@ def test_lines_add_ink_take_none_away_and_have_their_shape(name: str, images: np
     np.testing.assert_allclose(thickness / np.hypot(1, steepness), 2, atol=0.15)  # pixels
 
 
-def test_lines_start_and_end_anywhere_between_top_and_bottom():
+def test_lines_start_and_end_anywhere_between_top_and_bottom(as_of_28_pixels):
     """In three rows a line of 2 pixels with soft edges leaves so much ink on average."""
     dotted = corrupt(plain(0, 2000)[:, :3, :4], "dotted_line", 0)[:, :, -1]
     np.testing.assert_allclose(dotted.mean(axis=0), [1 / 2, 7 / 8, 1 / 2], atol=0.03)
@@ -215,7 +283,7 @@ def test_canny_edges_are_those_of_each_image_alone(images: np.ndarray):
     np.testing.assert_array_equal(corrupt(wide, "canny_edges", 0), expected)
 
 
-def test_elastic_moves_ink_smoothly_and_by_few_pixels():
+def test_elastic_moves_ink_smoothly_and_by_few_pixels(as_of_28_pixels):
     ramp = np.linspace(0.1, 0.9, 280, dtype=np.float32)
     for images in (ramp[:, None], ramp[None]):  # moves up and down, left and right
         images = np.broadcast_to(images, (10, 280, 280))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from browser import Tab
-from conftest import ROOT, change_params, commit, copy_project, run
+from conftest import ROOT, change_params, commit, copy_project, dvc, run
 
 TEMPLATE = (ROOT / ".dvc/page.html").read_text(encoding="utf-8")
 
@@ -23,7 +23,7 @@ def begun(tmp_path: Path) -> Path:
 
 
 def test_dvc_fills_the_template_before_any_stage_has_run(begun):
-    run("dvc", "plots", "show", cwd=begun)
+    dvc(begun, "plots", "show")
     shown = (begun / "dvc_plots/index.html").read_text(encoding="utf-8")
     assert shown.startswith(TEMPLATE.split("{refresh_tag}")[0])
     assert shown.endswith(TEMPLATE.split("{plot_divs}")[1])

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, STAGES, assert_covers, change_params, lock_entry, run, stages_run
+from conftest import ROOT, STAGES, assert_covers, change_params, dvc, lock_entry, run, stages_run
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +52,12 @@ def test_what_only_predicts_does_not_import_tensorflow(used):
 
 def test_a_second_repro_runs_nothing(finished):
     assert_unchanged(finished)
-    assert "up to date" in run("dvc", "status", cwd=finished).stdout
+    assert "up to date" in dvc(finished, "status")
 
 
 def assert_unchanged(project: Path) -> None:
     """`dvc repro` runs nothing, and all that is in Git is as committed."""
-    assert not stages_run(run("dvc", "repro", cwd=project))
+    assert "Running stage" not in dvc(project, "repro")
     assert run("git", "status", "--porcelain", cwd=project).stdout == ""
 
 

@@ -1,6 +1,7 @@
 """README.md and docs/ are true: links lead somewhere, numbers are those of the committed run."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -22,14 +23,20 @@ def test_links_lead_to_files_and_make_targets_exist(path: Path):
         assert re.search(rf"^{target}.*:", MAKEFILE, re.MULTILINE), target
 
 
-@pytest.fixture
-def committed(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The files of the last commit, since the folder's own may be of a run that is tried out."""
     shown = run("git", "rev-parse", "HEAD", cwd=ROOT, check=False)
     if shown.returncode:
         pytest.skip("this folder has no Git history")
-    run("git", "clone", "-q", "--depth", "1", f"file://{ROOT}", "clone", cwd=tmp_path)
-    return tmp_path / "clone"
+    folder = tmp_path_factory.mktemp("committed") / "clone"
+    run("git", "clone", "-q", "--depth", "1", f"file://{ROOT}", "clone", cwd=folder.parent)
+    return folder
+
+
+@pytest.fixture
+def committed(clone: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(clone, tmp_path / "clone", ignore=shutil.ignore_patterns(".git"))
 
 
 def test_quoted_numbers_are_those_of_the_committed_metrics(committed):

@@ -86,13 +86,16 @@ def test_the_oldest_and_the_newest_python_make_and_load_the_same_files(version, 
         pytest.skip(f"there is no other Python {version}")
     run(other, "-m", "venv", str(tmp_path / "venv"), cwd=tmp_path)
     python = next((tmp_path / "venv").glob("[bS]*/python*"))  # bin or Scripts
-    pip = ("python", "-m", "pip", "install", "-qr", "requirements.txt")
-    run(*pip, cwd=ROOT, python=python)
+    if uv := shutil.which("uv"):
+        command = [uv, "pip", "install", "-q", "--python", python, "-r", "requirements.txt"]
+        subprocess.run(command, cwd=ROOT, check=True)
+    else:
+        run("python", "-m", "pip", "install", "-qr", "requirements.txt", cwd=ROOT, python=python)
     (here := tmp_path / "here").mkdir()
     prepared(here, seeds=[0])
     there = shutil.copytree(here, tmp_path / "there")
     for folder, executable in ((here, sys.executable), (there, python)):
-        for stage in (("train", "--seed", "0"), ("package",)):
-            command = ("python", "-m", f"stages.{stage[0]}", *stage[1:])
+        for stage in ("train", "package"):
+            command = ("python", "-m", f"stages.{stage}", "--seed", "0")
             run(*command, cwd=folder, python=executable, PYTHONPATH=str(ROOT))
     assert contents(here / "models") == contents(there / "models")

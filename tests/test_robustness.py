@@ -1,4 +1,4 @@
-"""The stage `robustness`, run on `digits` with two small networks."""
+"""The stage `robustness`, with a stand-in for the models."""
 
 import json
 from pathlib import Path
@@ -6,58 +6,64 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import packaged, run_stage
-from scipy import stats
+from PIL import Image
+from test_pictures import predicted, softmax
 
 from stages import robustness
-from stages.prediction.predict import Predictor
+from stages.base.data import Split
+from stages.base.settings import Robustness
 from stages.report import scores
 from stages.report.corruptions import MNIST_C, OTHERS, corrupt
 
-OUTPUTS = ("metrics/robustness.json", "metrics/corruptions.csv", "plots/robustness/corruptions.png")
-IMAGES = 50
+SETTINGS = Robustness(images=50, seed=0)
+COLOURS = ("black", "grey", "white")
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = packaged(
-        tmp_path_factory.mktemp("finished"), train__batch_size=128, robustness__images=IMAGES
-    )
-    run_stage(robustness.main, folder)
-    return folder
+def bars(channels: int) -> Split:
+    """Images of three shades, of which a bar of noise is seen."""
+    (test, _) = predicted(200, COLOURS, shape=(20, 24, channels))
+    images = test.images // 8 + 90 * test.labels[:, None, None, None]
+    return test._replace(images=images.astype(np.uint8))
 
 
-def table(folder: Path) -> pd.DataFrame:
-    return pd.read_csv(folder / "metrics/corruptions.csv", index_col="corruption")
+def predict(images: np.ndarray) -> np.ndarray:
+    """Probabilities of the three shades by an image's mean."""
+    assert images.dtype == np.float32
+    mean = images.mean(axis=(1, 2, 3))
+    return softmax(-80 * (mean[:, None] - np.array([0.06, 0.41, 0.76])) ** 2)
 
 
-@pytest.mark.parametrize("name", ["none", "fog", "canny_edges"])
-def test_errors_are_those_of_the_networks_on_the_corrupted_images(finished, name, monkeypatch):
-    monkeypatch.chdir(finished)
-    images = np.load("data/processed/test/images.npy")
-    labels = np.load("data/processed/test/labels.npy")
-    chosen = np.random.default_rng(0).permutation(len(labels))[:IMAGES]
-    shown = images[chosen, :, :, 0]
-    if name != "none":
-        shown = corrupt(shown, name, 0)
-    mean = sum(Predictor(seed)(shown[..., None])[0] for seed in (0, 3)) / 2
-    errors = (mean.argmax(axis=1) != labels[chosen]).sum()
-    row = table(finished).loc[name]
-    assert row["errors"] == errors
-    assert row["images"] == IMAGES
-    confidence, right = mean.max(axis=1), mean.argmax(axis=1) == labels[chosen]
-    kept = right[np.argsort(-confidence, kind="stable")]
-    risks = [1 - kept[:number].mean() for number in range(1, IMAGES + 1)]
-    assert row["aurc"] == pytest.approx(np.mean(risks), abs=1e-5)
-    assert row["ece"] == pytest.approx(scores.calibration_error(labels[chosen], mean), abs=1e-5)
-    assert row["error"] == pytest.approx(errors / IMAGES, abs=1e-5)
-    interval = stats.binomtest(int(errors), IMAGES).proportion_ci(0.95, "wilson")
-    assert (row["low"], row["high"]) == pytest.approx((interval.low, interval.high), abs=1e-5)
-
-
-def test_headline_is_the_mean_of_those_after_mnist_c(finished):
-    frame = table(finished)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_errors_are_those_of_the_corrupted_images(channels, tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    test = bars(channels)
+    robustness.robustness(test, predict, SETTINGS)
+    frame = pd.read_csv("metrics/corruptions.csv", index_col="corruption")
     assert list(frame.index) == ["none", *MNIST_C, *OTHERS]
-    assert json.loads((finished / OUTPUTS[0]).read_text(encoding="utf-8")) == {
-        "corrupt": pytest.approx(frame["error"].iloc[1:17].mean(), abs=6e-5)
+    chosen = np.random.default_rng(0).permutation(200)[:50]
+    labels, images = test.labels[chosen], test.images[chosen] / np.float32(255)
+    for name in ("none", "fog", "brightness", "canny_edges"):
+        mean = predict(images if name == "none" else corrupt(images, name, 0))
+        right = mean.argmax(axis=1) == labels
+        row = frame.loc[name]
+        assert (row["errors"], row["images"]) == ((~right).sum(), 50)
+        assert row["error"] == pytest.approx((~right).mean(), abs=1e-5)
+        kept = right[np.argsort(-mean.max(axis=1), kind="stable")]
+        risks = [1 - kept[:number].mean() for number in range(1, 51)]
+        assert row["aurc"] == pytest.approx(np.mean(risks), abs=1e-5)
+        assert row["ece"] == pytest.approx(scores.calibration_error(labels, mean), abs=1e-5)
+        interval = scores.wilson_interval(int(row["errors"]), 50)
+        assert dict(row[["low", "high"]]) == pytest.approx(interval, abs=1e-5)
+    assert frame["error"].nunique() > 2
+    assert json.loads(Path("metrics/robustness.json").read_text(encoding="utf-8")) == {
+        "corrupt": pytest.approx(frame["error"].iloc[1:17].mean(), abs=6e-5),
+        "corrupted": "made, 50 images",
     }
+    with Image.open("plots/robustness/corruptions.png") as picture:
+        assert picture.width > 1000
+
+
+def test_there_may_be_fewer_images_than_asked_for(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = robustness.robustness(bars(1), predict, Robustness(images=1000, seed=0))
+    assert set(found["images"]) == {200}

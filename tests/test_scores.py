@@ -80,8 +80,12 @@ def expected(
         ("f1", [(one + other) / 2 for one, other in zip(predicted, actual, strict=True)]),
     ):
         each = [part / whole if whole else 0.0 for part, whole in zip(both, wholes, strict=True)]
-        numbers |= {f"{measure}.{name}": value for name, value in zip(names, each, strict=True)}
-        numbers[f"{measure}.macro"] = sum(each) / len(names)
+        present = [(names[n], each[n]) for n in classes if actual[n]]
+        numbers |= {f"{measure}.{name}": value for name, value in present}
+        numbers[f"macro.{measure}"] = sum(value for _, value in present) / len(present)
+    if max(actual) > 1.5 * min(filter(None, actual)):
+        for name, measure in (("balanced_accuracy", "recall"), ("macro_f1", "f1")):
+            numbers[name] = numbers[f"macro.{measure}"]
     return numbers
 
 
@@ -93,24 +97,84 @@ def flat(report: dict, prefix: str = "") -> Iterator[tuple[str, float]]:
             yield prefix + key, value
 
 
+def without_resampling(values: dict) -> dict:
+    """Without the intervals of balanced_accuracy and macro_f1, which are drawn at random."""
+    drawn = ("balanced_accuracy_95", "macro_f1_95")
+    return {key: values[key] for key in values if not any(name in key for name in drawn)}
+
+
 def test_each_number_is_that_of_an_independent_computation():
     """A number without a check fails, and so does a check without its number."""
     found = dict(flat(scores.report(LABELS, PROBABILITIES, CLASSES)))
-    headline = scores.headline(LABELS, PROBABILITIES, DISPUTED)
+    headline = dict(flat(scores.headline(LABELS, PROBABILITIES, DISPUTED)))
     assert headline.items() >= {key: found[key] for key in ("accuracy", "loss", "ece")}.items()
     numbers = expected(LABELS, PROBABILITIES, CLASSES, DISPUTED)
-    assert found | headline == pytest.approx(numbers, abs=1e-6)
+    assert without_resampling(found | headline) == pytest.approx(numbers, abs=1e-6)
     # The example tells wrong computations apart.
     assert 0 < headline["errors"] < 200
     assert headline["undisputed"] != headline["accuracy"]
-    assert found["precision.cat"] == found["recall.dog"] == 0
+    assert found["precision.cat"] == 0
+    assert found["macro_f1"] != found["balanced_accuracy"] != found["accuracy"]
+
+
+def test_intervals_of_unequal_classes_are_those_of_images_drawn_again():
+    """One score after another, of images drawn with repetition."""
+    rng, guesses = np.random.default_rng(1), PROBABILITIES.argmax(axis=1)
+    drawn = {"balanced_accuracy": [], "macro_f1": []}
+    for _ in range(500):
+        chosen = rng.integers(0, 200, 200)
+        labels, predicted = LABELS[chosen], guesses[chosen]
+        both = [(labels == c).sum() + (predicted == c).sum() for c in range(3)]
+        right = [((labels == c) & (predicted == c)).sum() for c in range(3)]
+        recalls = [(predicted[labels == c] == c).mean() for c in range(3)]
+        drawn["balanced_accuracy"].append(np.mean(recalls))
+        drawn["macro_f1"].append(np.mean(2 * np.array(right) / both))
+    found = scores.headline(LABELS, PROBABILITIES)
+    for name, values in drawn.items():
+        ends = list(found[f"{name}_95"].values())
+        assert ends == pytest.approx(np.percentile(values, [2.5, 97.5]), abs=0.02)
+        assert ends[0] < found[name] < ends[1]
+    assert found == scores.headline(LABELS, PROBABILITIES)
+
+
+@pytest.mark.parametrize(("sizes", "unequal"), [((30, 30), False), ((46, 30), True), ((30, 0), 0)])
+def test_classes_of_about_the_same_size_need_no_balanced_scores(sizes, unequal):
+    labels = np.repeat([0, 1], sizes)
+    found = scores.headline(labels, np.eye(2)[labels])
+    assert ("balanced_accuracy" in found) == ("macro_f1" in found) == bool(unequal)
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_class_that_neither_occurs_nor_is_predicted_is_reported():
-    probabilities = np.array([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1]])
-    found = scores.report(np.array([0, 1]), probabilities, ("x", "y", "z"))
-    assert found["recall"] == {"macro": pytest.approx(2 / 3), "x": 1, "y": 1, "z": 0}
+def test_a_class_without_test_images_is_left_out_and_its_predictions_are_errors():
+    probabilities = np.array([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8]])
+    found = scores.report(np.array([0, 1, 1]), probabilities, ("x", "y", "macro"))
+    assert found["recall"] == {"x": 1, "y": 0.5}
+    assert found["f1"] == {"x": 1, "y": pytest.approx(2 / 3)}
+    assert found["macro"]["recall"] == found["balanced_accuracy"] == 0.75
+
+
+def test_confusion_matrix_has_labels_in_rows():
+    labels = np.array([0, 0, 2, 2, 2], np.uint8)
+    predicted = np.array([0, 2, 1, 2, 2])
+    found = scores.confusion_matrix(labels, predicted, 4)
+    assert found.tolist() == [[1, 0, 1, 0], [0, 0, 0, 0], [0, 1, 2, 0], [0, 0, 0, 0]]
+    many = np.full(3, 199, np.uint8)
+    assert scores.confusion_matrix(many, many, 200)[199, 199] == 3
+
+
+@pytest.mark.parametrize(("successes", "trials"), [(0, 7), (7, 7), (1, 2), (9965, 10_000)])
+def test_wilson_interval_ends_where_the_share_is_1_96_standard_errors_away(successes, trials):
+    found, share = scores.wilson_interval(successes, trials), successes / trials
+    for end in found.values():
+        away = 1.959964 * np.sqrt(end * (1 - end) / trials)
+        assert abs(share - end) == pytest.approx(away, abs=1e-7)
+    assert found["low"] <= share <= found["high"]
+    assert (found["low"] == 0) == (successes == 0)
+    assert (found["high"] == 1) == (successes == trials)
+
+
+def test_of_no_image_any_share_is_possible():
+    assert scores.wilson_interval(0, 0) == {"low": 0, "high": 1}
 
 
 def test_without_disputed_labels_there_is_no_accuracy_without_them():
@@ -124,15 +188,6 @@ def test_calibration_error_of_fewer_images_than_bins():
 def test_a_probability_of_zero_costs_much_but_not_infinitely_much():
     found = scores.headline(np.array([1]), np.array([[1, 0]], np.float32))
     assert found["loss"] == pytest.approx(87.3, abs=0.1)
-
-
-def test_mean_prediction_is_the_mean():
-    one, other = np.float32([[0.25, 0.75]]), np.float32([[0.5, 0.5]])
-    found = scores.mean_prediction([one, other])
-    assert found.dtype == np.float32
-    assert found.tolist() == [[0.375, 0.625]]
-    three = [np.float32([[value]]) for value in (1, 2**-24, 2**-24)]  # lost in a sum in float32
-    assert scores.mean_prediction(three) == np.float32((1 + 2**-23) / 3) != np.float32(1 / 3)
 
 
 def test_calibration_does_not_depend_on_how_equal_confidences_are_sorted():

@@ -1,4 +1,7 @@
-"""Digits of your own pictures, classified by the trained model: found, prepared, predicted.
+"""Your own pictures, classified by the trained model: loaded, prepared, predicted, accepted or not.
+
+A model of digits gets each digit that is found in a picture; any other gets the picture as a whole,
+prepared as its training images were.
 
     python -m apps.classify photo.jpg folder/ 'scans/*.png'
 
@@ -15,13 +18,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from apps.classify.find import find_digits
-from apps.classify.pictures import Picture, load
+from apps.classify.pictures import Picture, load, pages_of
 from apps.classify.preparation import prepare, whole
 from stages.base import params
+from stages.base.data import scaled
 from stages.base.stage import UserError
+from stages.dataset.picture import opened
+from stages.dataset.picture import prepare as as_in_training
 from stages.prediction.predict import Ensemble
 
 SINGLE = 32  # pixels of the longer side: a picture as small as MNIST's shows one digit
@@ -30,14 +36,15 @@ LOCK = threading.Lock()  # a LiteRT interpreter serves one call at a time
 
 
 class Digits(NamedTuple):
-    """The digits of one picture, N of them, in reading order.
+    """The digits of one picture, N of them, in reading order; or the picture as a whole, N = 1.
 
     labels: int, shape (N,); names of the classes are in `names`.
     probabilities: of all classes, float32, shape (N, classes).
     accepted: bool, shape (N,): False if it may be no digit, or the model is too unsure.
     boxes: left, top, right, bottom in pixels of the picture, upright, float, shape (N, 4).
     rows: int from 0, shape (N,).
-    images: what the model saw, float32 in [0, 1], shape (N, 28, 28).
+    images: what the model saw, float32 in [0, 1], shape (N, height, width) or, in colour,
+        (N, height, width, 3).
     names: of the classes.
     """
 
@@ -84,7 +91,7 @@ def predict(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def classify(pictures: Iterable[Picture]) -> list[Digits]:
-    """Find and classify the digits of pictures.
+    """Find and classify the digits of pictures, or classify each as a whole.
 
     It may be called by several threads at once. Run it from the project's folder. Images that are
     prepared as MNIST's already may go to `predict`, thousands at once.
@@ -106,6 +113,8 @@ def classify(pictures: Iterable[Picture]) -> list[Digits]:
 
 def classify_one(picture: Picture) -> Digits:
     """As `classify`, of one picture; further pages of it come below the first."""
+    if not model().info.shows_digits:
+        return as_a_whole(picture)
     parts, row, below = [], 0, 0.0
     for values, scale in load(picture):
         boxes, rows, images, probabilities, accepted = of_page(values, scale)
@@ -114,6 +123,27 @@ def classify_one(picture: Picture) -> Digits:
     boxes, rows, images, probabilities, accepted = map(np.concatenate, zip(*parts, strict=True))
     labels = probabilities.argmax(axis=1)
     return Digits(labels, probabilities, accepted, boxes, rows, images, model().info.classes)
+
+
+def as_a_whole(picture: Picture) -> Digits:
+    """The class of a picture, which is prepared as the training images were."""
+    info = model().info
+    fit = info.fit or "crop"
+    if isinstance(picture, str | Path):
+        try:
+            with opened(Path(picture)) as source:
+                size = ImageOps.exif_transpose(source).size
+                image = as_in_training(source, info.shape, fit)
+        except UserError as error:
+            raise UserError(f"{picture}: {error}") from None
+    else:
+        source = pages_of(picture, "RGB")[0][0]
+        size, image = source.size, as_in_training(source, info.shape, fit)
+    with LOCK:
+        probabilities, accepted = model()(image[None])
+    box, labels = np.array([[0.0, 0.0, *size]]), probabilities.argmax(axis=1)
+    seen = scaled(image[None] if info.channels == 3 else image[None, ..., 0])
+    return Digits(labels, probabilities, accepted, box, np.zeros(1, int), seen, info.classes)
 
 
 def of_page(values: np.ndarray, scale: float) -> tuple[np.ndarray, ...]:

@@ -139,7 +139,7 @@ def main() -> None:
         stream.reconfigure(errors="backslashreplace")
 
     info, failed, rows = model().info, 0, []
-    if info.name != "mnist":
+    if info.shows_digits and info.name != "mnist":
         note = f"the model was trained on {info.name}: the labels are its classes"
         print(f"note: {note}", file=sys.stderr)
     sources = []
@@ -163,7 +163,7 @@ def main() -> None:
 
     with ThreadPoolExecutor(THREADS) as pool:
         if not (options.json or options.csv):
-            print("file\tdigits\tleast sure\t")
+            print(f"file\t{'digits' if info.shows_digits else 'class'}\tleast sure\t")
         for source, digits in zip(sources, pool.map(work, sources, places), strict=True):
             if isinstance(digits, UserError):
                 failed += 1

@@ -2,26 +2,18 @@
 
 Each image has a key, a checksum of its pixels. Key and seed give a number between 0 and 1, and an
 image with a number below 0.2 is, say, for the test. So an image stays where it is whatever is added
-or removed, and copies of an image, which have the same key, are always on the same side.
+or removed, and images of the same picture, which have one key, are always on the same side.
 """
 
 import hashlib
-from pathlib import Path
 
 import numpy as np
 
 from stages.base.stage import UserError
-from stages.dataset import idx
 
 
-def digests(path: Path) -> np.ndarray:
-    """A checksum of the pixels of each image in an IDX file, uint64, shape (N,)."""
-    blocks = idx.read_blocks(path)
-    found = [_digest(image.tobytes()) for block in blocks for image in block]
-    return np.array(found, np.uint64)
-
-
-def _digest(content: bytes, seed: int = 0) -> int:
+def digest(content: bytes, seed: int = 0) -> int:
+    """A checksum of 64 bits; another seed gives another one."""
     salt = seed.to_bytes(16, "little")
     return int.from_bytes(hashlib.blake2b(content, digest_size=8, salt=salt).digest(), "little")
 
@@ -50,7 +42,7 @@ def assign(
         UserError: a class has too few different images to be in each split.
     """
     unique, group = np.unique(keys, return_inverse=True)
-    draws = np.array([_digest(key.tobytes(), seed) for key in unique]) / 2.0**64
+    draws = np.array([digest(key.tobytes(), seed) for key in unique]) / 2.0**64
     chosen = np.full(len(unique), "train", object)
     start, left = 0.0, 1.0
     for split in ("test", "validation"):

@@ -1,130 +1,170 @@
 """The pictures of evaluate and robustness. The same inputs give the same bytes."""
 
-from collections.abc import Collection
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
-from matplotlib.figure import Figure
+from PIL import Image
 
+from stages.base.data import Split
 from stages.report import scores, style
 from stages.report.scores import percent
-from stages.report.style import BLUE, GREY, SEED_COLOURS, save  # noqa: F401, stages call save
+from stages.report.style import BLUE, GREY, SEED_COLOURS, Cell
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LOWEST = 0.01  # %: one image in the test set of MNIST
 PERCENT = (0.9 * LOWEST, 110)  # limits of axes, the same for all runs, so that these compare
-EDGE = f"Less than {LOWEST} % is drawn as {LOWEST} %."
+EDGE = f"Less than {LOWEST}\u00a0% is drawn as {LOWEST}\u00a0%."
+MOST_CLASSES = 12  # in the picture of sample predictions
 # Of the reliability diagram: where groups of images may end, and how many errors each needs.
 EDGES = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, -np.inf)
 FEWEST_ERRORS = 5
 
 
-class Predictions(NamedTuple):
-    """Test images, and what is known and predicted of them.
+def confusion_matrix(counts: np.ndarray, classes: tuple[str, ...]) -> Image.Image:
+    """How many images of each class are predicted as which, and the recall of each class.
 
-    images: float32 in [0, 1], shape (N, 28, 28, 1).
-    labels: integers, shape (N,).
-    probabilities: shape (N, classes).
-    classes: names by label.
-    disputed: indices of images whose label people doubt; these get a question mark.
+    Args:
+        counts: rows are labels, columns predictions, integers, shape (classes, classes).
+        classes: names by label.
     """
+    images, correct = counts.sum(axis=1), counts.diagonal()
+    beside = [("images", "recall", "95 % interval")]
+    for total, right in zip(images.tolist(), correct.tolist(), strict=True):
+        ends = (percent(end, 1) for end in scores.wilson_interval(right, total).values())
+        interval = (percent(right / total, 1), " to ".join(ends)) if total else ("", "")
+        beside.append((f"{total:,}", *interval))
+    errors = images.sum() - correct.sum()
+    title = f"Confusion matrix: {errors:,} of {images.sum():,} test images are misclassified"
+    columns = list(zip(*beside, strict=True))
+    note = "Rows are labels, columns predictions; an empty field is 0. Blue: correct; orange: "
+    note += "errors; the darker, the larger the share of the row. Recall: the share of a class's "
+    note += "images that are predicted as such, with Wilson's interval."
+    return style.matrix(title, counts, classes, columns, note)
 
-    images: np.ndarray
-    labels: np.ndarray
-    probabilities: np.ndarray
-    classes: tuple[str, ...]
-    disputed: Collection[int] = ()
 
-
-def sample_predictions(data: Predictions, per_class: int, seed: int) -> Figure:
+def sample_predictions(
+    test: Split, probabilities: np.ndarray, per_class: int, seed: int
+) -> Image.Image:
     """A column per class: images of it drawn at random, and last its most confident error.
 
     Args:
-        data: what was predicted.
+        test: images and labels.
+        probabilities: of their classes, shape (N, classes).
         per_class: random images of each class; fewer if there are fewer.
         seed: which images those are.
     """
-    rng, size = np.random.default_rng(seed), len(data.classes)
-    wrong = _misclassified(data)
+    rng, classes = np.random.default_rng(seed), len(test.info.classes)
+    wrong = misclassified_first(test.labels, probabilities)[0]
     title = f"Predictions of random test images, {per_class} of each class"
+    shown = np.arange(classes)
+    if classes > MOST_CLASSES:
+        errors = np.bincount(test.labels[wrong], minlength=classes)
+        shown = np.sort(np.argsort(-errors, kind="stable")[:MOST_CLASSES])
+        title += f" (the {MOST_CLASSES} classes with the most errors)"
     if len(wrong):
         title += "; last row: the most confident error of the class"
-    shown = np.full((per_class + bool(len(wrong)), size), None)
-    for label in range(size):
-        chosen = rng.permutation(np.flatnonzero(data.labels == label))[:per_class]
-        shown[: len(chosen), label] = chosen
+    rows = np.full((per_class + bool(len(wrong)), classes), None)
+    for label in range(classes):
+        chosen = rng.permutation(np.flatnonzero(test.labels == label))[:per_class]
+        rows[: len(chosen), label] = chosen
     for index in reversed(wrong):
-        shown[-1, data.labels[index]] = index
-    return _gallery(data, shown.ravel(), size, 1, title)
+        rows[-1, test.labels[index]] = index
+    return _gallery(test, probabilities, rows[:, shown].ravel(), len(shown), 1, title)
 
 
-def misclassified(data: Predictions, limit: int) -> Figure:
-    """The misclassified images with the two most likely classes, most confident first; at most
+def misclassified(test: Split, probabilities: np.ndarray, limit: int) -> Image.Image:
+    """The misclassified images with the two likeliest classes, most confident first; at most
     `limit`.
     """
-    wrong = _misclassified(data)
-    title = f"{len(wrong):,} of {len(data.labels):,} test images are misclassified"
+    wrong = misclassified_first(test.labels, probabilities)[0]
+    title = f"{len(wrong):,} of {len(test.labels):,} test images are misclassified"
     if not len(wrong):
-        return style.chart(7, 1, title, "There is no image to show.")
+        return style.page(title, (0, 0), "There is no image to show.")[0]
     shown = wrong[:limit]
     title += f"; shown: {len(shown)}, most confident first"
-    return _gallery(data, shown, min(10, len(shown)), 2, title)
+    return _gallery(test, probabilities, shown, min(10, len(shown)), 2, title)
 
 
-def _misclassified(data: Predictions) -> np.ndarray:
-    """Indices of the misclassified images, the most confident first."""
-    wrong = np.flatnonzero(data.probabilities.argmax(axis=1) != data.labels)
-    return wrong[np.argsort(-data.probabilities[wrong].max(axis=1), kind="stable")]
+def misclassified_first(
+    labels: np.ndarray, probabilities: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of misclassified images, most confident first, and of others, least confident first.
+
+    Where a label is wrong, the model is often sure of another class: those images come first.
+    """
+    confidence = probabilities.max(axis=1)
+    is_wrong = probabilities.argmax(axis=1) != labels
+    wrong, right = np.flatnonzero(is_wrong), np.flatnonzero(~is_wrong)
+    return (
+        wrong[np.argsort(-confidence[wrong], kind="stable")],
+        right[np.argsort(confidence[right], kind="stable")],
+    )
 
 
-def _gallery(data: Predictions, shown: np.ndarray, columns: int, top: int, title: str) -> Figure:
+def _gallery(
+    test: Split, probabilities: np.ndarray, shown: np.ndarray, columns: int, top: int, title: str
+) -> Image.Image:
     """The images of the indices `shown`, None for no image, with the `top` likeliest classes."""
+    names = style.names(test.info.classes)
 
-    def cell(index: int) -> tuple:
-        probabilities, label = data.probabilities[index], data.labels[index]
-        likeliest = np.argsort(-probabilities, kind="stable")[:top]
-        above = f"{data.classes[label]}{' (?)' if index in data.disputed else ''}  #{index}"
-        return data.images[index], above, label, [(of, probabilities[of]) for of in likeliest]
+    def cell(index: int) -> Cell:
+        label, number = int(test.labels[index]), int(test.numbers[index])
+        likeliest = np.argsort(-probabilities[index], kind="stable")[:top]
+        doubt = " (?)" if number in test.info.disputed else ""
+        predicted = [(int(of), float(probabilities[index, of])) for of in likeliest]
+        return Cell(test.images[index], f"{names[label]}{doubt}  #{number}", label, predicted)
 
     cells = [None if index is None else cell(index) for index in shown]
-    note = "Thick frame: misclassified. Above: its label and its number in the test set."
-    if len(data.disputed):
+    note = "Above each image: its label and its number in the source. Below: the prediction"
+    note += " and, in the second line, the next likeliest class," if top > 1 else ""
+    note += " with the probability; ✓ this is the label, ✗ it is not. Thick frame: misclassified."
+    if test.info.disputed:
         note += " (?): people doubt the label itself."
-    return style.gallery(cells, columns, data.classes, title, note)
+    return style.gallery(title, cells, columns, test.info.classes, note)
 
 
-def corruptions(examples: dict[str, tuple], label: int, classes: tuple[str, ...]) -> Figure:
+def corruptions(
+    examples: dict[str, tuple[np.ndarray, int, float]], label: int, classes: tuple[str, ...]
+) -> Image.Image:
     """One image, as it is and under each corruption, with its prediction.
 
     Args:
-        examples: by corruption: the image, float32 in [0, 1], shape (height, width), the predicted
-            label, its probability.
+        examples: by corruption: the image, float32 in [0, 1], shape (height, width, 1 or 3), the
+            predicted label, its probability.
         label: the true one.
         classes: names by label.
     """
     cells = []
     for name, (image, predicted, share) in examples.items():
-        cells.append((image, name.replace("_", " "), label, [(predicted, share)]))
-    title = f"A test image of class {classes[label]} under {len(examples) - 1} corruptions"
-    return style.gallery(cells, 6, classes, title, "Thick frame: misclassified.")
+        drawn = np.rint(255 * image).astype(np.uint8)
+        cells.append(Cell(drawn, name.replace("_", " "), label, [(predicted, share)]))
+    name = style.names(classes)[label]
+    title = f"A test image of class {name} under {len(cells) - 1} corruptions"
+    note = "Below each image: its prediction with the probability; ✓ correct, ✗ wrong."
+    return style.gallery(title, cells, 7, classes, note)
 
 
-def learning_curves(curves: dict[int, pd.DataFrame]) -> Figure:
+def learning_curves(curves: dict[int, "pd.DataFrame"]) -> Image.Image:
     """Error rate and loss by epoch: a colour and marker per seed, dashed for training images.
 
     Args:
         curves: by seed, one row per epoch with epoch (from 1), train_accuracy, train_loss and,
             where there is a validation set, validation_accuracy, validation_loss.
     """
-    frames = pd.concat(curves, names=["seed"]).dropna(axis="columns")
-    epochs = frames["epoch"].max()
-    splits = [split for split in ("train", "validation") if f"{split}_loss" in frames]
-    accuracy = frames.groupby("seed")[f"{splits[-1]}_accuracy"].last().mean()
-    title = f"Learning curves: {splits[-1]} error {percent(1 - accuracy)} after epoch {epochs}"
+    splits = [s for s in ("train", "validation") if all(f"{s}_loss" in c for c in curves.values())]
+    last = np.mean([frame[f"{splits[-1]}_accuracy"].iloc[-1] for frame in curves.values()])
+    epochs = max(frame["epoch"].iloc[-1] for frame in curves.values())
+    title = f"Learning curves: {splits[-1]} error {percent(1 - last)} after the last epoch"
+    if len(curves) > 1:
+        title += f", mean of {len(curves)} seeds"
     note = "Training images are randomly distorted: they can be harder than validation images. All "
-    note += "are of one view; packaged networks can average several. In the title: mean of seeds. "
-    figure = style.chart(11, max(4.6, 0.5 * len(curves)), title, note + EDGE)
+    note += f"are predicted from one view; packaged models can average several. {EDGE}"
+    height = max(840, 44 * len(curves) * len(splits) + 100)
+    figure = style.figure(2200, height)
     error, loss = figure.subplots(1, 2)
+    figure.subplots_adjust(0.03, 80 / height, 0.84, 1 - 50 / height, 0.11)
     for index, (seed, frame) in enumerate(curves.items()):
         colour, marker = SEED_COLOURS[index % len(SEED_COLOURS)], "os^Dv"[index % 5]
         for split in splits:
@@ -133,42 +173,49 @@ def learning_curves(curves: dict[int, pd.DataFrame]) -> Figure:
             look = {"color": colour, "markerfacecolor": fill, "label": f"{split}, seed {seed}"}
             for axes, values in ((error, rates), (loss, frame[f"{split}_loss"])):
                 axes.plot(frame["epoch"], values, dashes + marker, **look)
-    error.set(title="error rate, % of images", yscale="log", ylim=PERCENT)
+    # Whole powers of ten around what there is: most runs get the same limits, and can be compared.
+    drawn = np.concatenate([line.get_ydata() for line in error.lines])
+    low, high = 10 ** np.floor(np.log10(drawn.min())), 10 ** np.ceil(np.log10(drawn.max()))
+    error.set(title="error rate, % of images", yscale="log", ylim=(0.95 * low, 1.05 * high))
     loss.set(title="loss with label smoothing, nats", ylim=(0, max(1, loss.get_ylim()[1])))
     for axes in (error, loss):
         axes.set(xlabel="epoch", xlim=(0.5, epochs + 0.5))
         axes.locator_params(axis="x", integer=True, min_n_ticks=1)
         axes.grid()
-    figure.legend(handles=error.lines, loc="outside right upper")
-    return figure
+    figure.legend(handles=error.lines, loc="center right")
+    return style.chart(title, figure, note)
 
 
-def reliability(labels: np.ndarray, probabilities: np.ndarray, before: np.ndarray) -> Figure:
-    """How often the network errs against how often it says it will, before and after scaling.
+def reliability(labels: np.ndarray, probabilities: np.ndarray, before: np.ndarray) -> Image.Image:
+    """How often the model errs against how often it says it will, as trained and calibrated.
 
     Args:
         labels: integers, shape (N,).
-        probabilities: after temperature scaling, shape (N, classes).
-        before: the same before it.
+        probabilities: of what predicts, one model or the mean of several, shape (N, classes).
+        before: the same without any temperature.
     """
     title = f"Are the probabilities true? {len(labels):,} test images"
     note = "A point is a group of images of similar confidence, with its 95 % interval (Wilson); a "
     note += f"group has {FEWEST_ERRORS} errors or more, the most confident one has the rest. Above "
-    note += "the dashed line the network is over-confident, below it under-confident. "
-    figure = style.chart(8, 5.6, title, note + EDGE)
+    note += "the dashed line the model is over-confident, below it under-confident. "
+    series = {"as trained": (before, GREY, "s"), "calibrated": (probabilities, BLUE, "o")}
+    if np.array_equal(before, probabilities):
+        del series["calibrated"]
+        note += "It is not calibrated: that takes validation images. "
+    figure = style.figure(1600, 1100)
     axes = figure.subplots()
+    figure.subplots_adjust(0.07, 0.08, 0.99, 0.99)
     axes.plot([LOWEST, 100], [LOWEST, 100], "--", color="black", linewidth=1)
-    series = {"before": (before, GREY, "s"), "after": (probabilities, BLUE, "o")}
     for name, (values, colour, marker) in series.items():
         x, y, low, high = _points(labels, values)
         error = 100 * scores.calibration_error(labels, values)
-        label = f"{name} temperature scaling: calibration error {error:.2f} points"
+        label = f"{name}: calibration error {error:.2f} points"
         axes.errorbar(x, y, (y - low, high - y), fmt=marker, color=colour, label=label)
     axes.set(xscale="log", yscale="log", xlim=PERCENT, ylim=PERCENT)
     axes.set(xlabel="stated error: 1 − confidence, %", ylabel="error rate, %")
     axes.grid()
     axes.legend(loc="upper left")
-    return figure
+    return style.chart(title, figure, note + EDGE)
 
 
 def _points(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:

@@ -1,15 +1,44 @@
 """What is measured of predictions: the numbers in the metrics files."""
 
 from collections.abc import Collection
+from statistics import NormalDist
 
 import numpy as np
-from scipy import stats
+
+# The largest class has so many times as many images as the smallest: accuracy alone, which the
+# large classes decide, then says too little. MNIST's test images: 1.3.
+UNEQUAL = 1.5
+RESAMPLES = 1000  # of the test images, for an interval
 
 
 def wilson_interval(successes: int, trials: int) -> dict[str, float]:
-    """95 % confidence interval of a share (E. B. Wilson, 1927), good also close to 1."""
-    interval = stats.binomtest(successes, trials).proportion_ci(0.95, method="wilson")
-    return {"low": float(interval.low), "high": float(interval.high)}
+    """95 % confidence interval of a share, good also close to 0 and 1.
+
+    E. B. Wilson, "Probable inference, the law of succession, and statistical inference" (1927).
+
+    >>> wilson_interval(9965, 10_000)  # between 99.51 % and 99.75 %
+    """
+    if not trials:
+        return {"low": 0.0, "high": 1.0}
+    share, z = successes / trials, NormalDist().inv_cdf(0.975)
+    centre = share + z**2 / (2 * trials)
+    half = z * (share * (1 - share) / trials + z**2 / (4 * trials**2)) ** 0.5
+    low, high = ((centre + sign * half) / (1 + z**2 / trials) for sign in (-1, 1))
+    return {"low": round(low, 12), "high": round(high, 12)}  # exactly 0 and 1 at the ends
+
+
+def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    """How many images of each class (rows) are predicted as which (columns).
+
+    Args:
+        labels, predicted: integers below `classes`, shape (N,).
+        classes: how many there are.
+
+    Returns:
+        Integers, shape (classes, classes).
+    """
+    pairs = labels.astype(np.int64) * classes + predicted
+    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
 
 def calibration_error(labels: np.ndarray, probabilities: np.ndarray, bins: int = 15) -> float:
@@ -28,7 +57,7 @@ def risk_coverage_area(labels: np.ndarray, probabilities: np.ndarray) -> float:
     """Area under the risk-coverage curve (Y. Geifman and R. El-Yaniv, 2017).
 
     The error rate of the k most confident predictions, averaged over k from 1 to N: small if the
-    network is unsure where it errs.
+    model is unsure where it errs.
     """
     order = np.argsort(-probabilities.max(axis=1), kind="stable")
     wrong = (probabilities.argmax(axis=1) != labels)[order]
@@ -37,8 +66,8 @@ def risk_coverage_area(labels: np.ndarray, probabilities: np.ndarray) -> float:
 
 def headline(
     labels: np.ndarray, probabilities: np.ndarray, disputed: Collection[int] = ()
-) -> dict[str, float]:
-    """The few numbers to compare runs by: accuracy, errors, undisputed, loss, ece.
+) -> dict[str, float | dict]:
+    """The few numbers to compare runs by.
 
     Args:
         labels: integers, shape (N,).
@@ -48,16 +77,74 @@ def headline(
     Returns:
         accuracy: share of images whose most likely class is the label; errors: how many others;
         undisputed: the accuracy without disputed images, if there are any; loss: mean
-        cross-entropy in nats; ece: expected calibration error, a share.
+        cross-entropy in nats; ece: expected calibration error, a share. If the classes are
+        UNEQUAL, also balanced_accuracy and macro_f1 with 95 % intervals, see `balanced`.
     """
-    correct = probabilities.argmax(axis=1) == labels
+    predicted = probabilities.argmax(axis=1)
+    correct = predicted == labels
     result = {"accuracy": float(correct.mean()), "errors": int((~correct).sum())}
     if len(disputed):
         result["undisputed"] = float(np.delete(correct, list(disputed)).mean())
     of_label = probabilities[np.arange(len(labels)), labels].astype(np.float64)
     tiny = np.finfo(np.float32).tiny  # a probability that underflowed is not certainty
     loss = -np.log(np.maximum(of_label, tiny)).mean()
-    return result | {"loss": float(loss), "ece": calibration_error(labels, probabilities)}
+    result |= {"loss": float(loss), "ece": calibration_error(labels, probabilities)}
+    counts = confusion_matrix(labels, predicted, probabilities.shape[1])
+    images = counts.sum(axis=1)
+    if images.max() > UNEQUAL * images[images > 0].min():
+        result |= balanced(counts)
+    return result
+
+
+def per_class(correct: np.ndarray, labelled: np.ndarray, predicted: np.ndarray) -> dict:
+    """Precision, recall and F1 of each class; NaN for a class without images.
+
+    A class that is never predicted has precision 0.
+
+    Args:
+        correct, labelled, predicted: how many images of each class are classified correctly, have
+            its label, are predicted as such, integers, shape (..., classes).
+    """
+    correct = np.where(labelled, correct, np.nan)
+    return {
+        "precision": correct / np.maximum(predicted, 1),
+        "recall": correct / np.maximum(labelled, 1),
+        "f1": 2 * correct / np.maximum(predicted + labelled, 1),
+    }
+
+
+def balanced(counts: np.ndarray) -> dict[str, float | dict]:
+    """Scores in which each class counts as much as the others, with 95 % intervals.
+
+    The intervals are of a bootstrap over images, always of the same random numbers: so often is the
+    score of images drawn from the test images, with repetition, between these ends. Without errors
+    they have no width.
+
+    Args:
+        counts: the confusion matrix, rows are labels, shape (classes, classes).
+
+    Returns:
+        balanced_accuracy: mean recall of the classes that have images; macro_f1: their mean F1;
+        by the same names with `_95`: low and high.
+    """
+    labels, predicted = np.nonzero(counts)
+    cells = counts[labels, predicted]
+    rng, each = np.random.default_rng(0), np.eye(len(counts), dtype=np.int64)
+    drawn = rng.multinomial(cells.sum(), cells / cells.sum(), RESAMPLES)  # as if drawn one by one
+    result, names = {}, {"balanced_accuracy": "recall", "macro_f1": "f1"}
+    scores, resampled = (
+        per_class(
+            images[:, labels == predicted] @ each[labels[labels == predicted]],
+            images @ each[labels],
+            images @ each[predicted],
+        )
+        for images in (cells[None], drawn)
+    )
+    for name, of_class in names.items():
+        low, high = np.percentile(np.nanmean(resampled[of_class], axis=1), [2.5, 97.5])
+        result[name] = float(np.nanmean(scores[of_class]))
+        result[f"{name}_95"] = {"low": float(low), "high": float(high)}
+    return result
 
 
 def report(labels: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...]) -> dict:
@@ -65,22 +152,22 @@ def report(labels: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ..
 
     Accuracy with its 95 % interval, errors, accuracy when the second guess counts too; how good the
     probabilities are: loss, calibration error, Brier score (mean squared distance to the truth,
-    from 0 to 2; Brier, 1950); precision, recall and F1 of each class and their plain mean (macro).
-    A class that is never predicted has precision 0, one that never occurs recall 0.
+    from 0 to 2; Brier, 1950); precision, recall and F1 of each class that has images, and their
+    plain means (macro).
     """
-    from sklearn import metrics  # here: the import takes half a second
-
-    result, every = headline(labels, probabilities), range(len(classes))
+    result = headline(labels, probabilities)
     result["accuracy_95"] = wilson_interval(len(labels) - result["errors"], len(labels))
-    top2 = metrics.top_k_accuracy_score(labels, probabilities, k=2, labels=every)
+    of_label = probabilities[np.arange(len(labels)), labels]
+    likelier = (probabilities > of_label[:, None]).sum(axis=1)
     squares = (probabilities - np.eye(len(classes))[labels]) ** 2
-    result |= {"top2_accuracy": float(top2), "brier_score": float(squares.sum(axis=1).mean())}
-    per_class = metrics.precision_recall_fscore_support(
-        labels, probabilities.argmax(axis=1), labels=every, zero_division=0
-    )
-    for name, values in zip(("precision", "recall", "f1"), per_class[:3], strict=True):
-        by_class = {classes[label]: float(value) for label, value in enumerate(values)}
-        result[name] = {"macro": float(values.mean())} | by_class
+    result["top2_accuracy"] = float((likelier < 2).mean())
+    result["brier_score"] = float(squares.sum(axis=1).mean())
+    counts = confusion_matrix(labels, probabilities.argmax(axis=1), len(classes))
+    of_classes = per_class(counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0))
+    result["macro"] = {name: float(np.nanmean(values)) for name, values in of_classes.items()}
+    present = np.flatnonzero(counts.sum(axis=1))
+    for name, values in of_classes.items():
+        result[name] = {classes[label]: float(values[label]) for label in present}
     return result
 
 

@@ -1,0 +1,188 @@
+"""A look at the data before anything trains: how many images, what they look like, what is wrong.
+
+metrics/data.csv, metrics/data.json and plots/data/classes.png go into Git; problems.csv names each
+file that cannot be loaded and each image that shows the same picture as another.
+"""
+
+import csv
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from stages.base.data import SPLITS, DatasetInfo
+from stages.base.files import write_json
+
+TABLE, NUMBERS = Path("metrics/data.csv"), Path("metrics/data.json")
+PICTURE, PROBLEMS = Path("plots/data/classes.png"), Path("data/processed/problems.csv")
+COLOURS = {"train": "#0072b2", "validation": "#e69f00", "test": "#595959"}  # Okabe and Ito, 2008
+CELL, GAP, BAR, LETTER = 56, 4, 200, 18  # pixels: of a sample, between them, longest bar, letters
+SAMPLES = 300  # in the picture, of all classes together, about
+ROWS = 25  # classes below each other
+
+
+class Found(NamedTuple):
+    """All images, and what was found about them.
+
+    images: uint8, shape (N, height, width, channels). labels: shape (N,).
+    parts: the split of each. names: of its file, or the file of the source and the number there.
+    digests: checksums of their pixels. groups: equal for images of the same picture.
+    alike: whether there are so many much like it that these were not kept together.
+    files: what is known of pictures, see stages/dataset/folder.py; empty for a published dataset.
+    """
+
+    info: DatasetInfo
+    images: np.ndarray
+    labels: np.ndarray
+    parts: np.ndarray
+    names: np.ndarray
+    digests: np.ndarray
+    groups: np.ndarray
+    alike: np.ndarray
+    files: dict
+
+    @property
+    def seen(self) -> np.ndarray:
+        """Whether training or validation has the same picture, bool, shape (N,)."""
+        return np.isin(self.groups, self.groups[self.parts != "test"])
+
+    def counts(self, chosen: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """How many (chosen) images each class has."""
+        return np.bincount(self.labels[chosen], minlength=len(self.info.classes))
+
+
+def write(found: Found, new: Callable[[Path], Path]) -> None:
+    """Write all files of the look; `new` is of replacing_together."""
+    copies = same_pictures(found)
+    unreadable = found.files.get("unreadable", {})
+    with open(new(TABLE), "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["class", *SPLITS])
+        columns = [found.counts(found.parts == split) for split in SPLITS]
+        writer.writerows(zip(found.info.classes, *columns, strict=True))
+    with open(new(PROBLEMS), "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(
+            ["problem", "file", "class", "split", "other_file", "other_class", "other_split"]
+        )
+        writer.writerows(copies)
+        writer.writerows((reason, name, *5 * [""]) for name, reason in unreadable.items())
+    counts = found.counts()
+    numbers = {
+        "dataset": found.info.name,
+        "images": len(found.labels),
+        "smallest_class": int(counts.min()),
+        "largest_class": int(counts.max()),
+        "unreadable_files": len(unreadable),
+        "same_pictures": len(copies),
+        "in_two_classes": sum(copy[2] != copy[5] for copy in copies),
+        "test_images_seen": int(found.seen[found.parts == "test"].sum()),
+        "much_alike": int(found.alike.sum()),
+    }
+    write_json(new(NUMBERS), numbers)
+    draw(found, numbers).save(new(PICTURE), format="png", optimize=True)
+    print(summary(found, numbers))
+
+
+def same_pictures(found: Found) -> list[tuple[str, ...]]:
+    """The images that show the same picture as another: what, and where both are.
+
+    Those in two classes come first, then those in two splits.
+    """
+    order = np.lexsort((found.digests, [SPLITS.index(part) for part in found.parts], found.groups))
+    _, start, sizes = np.unique(found.groups[order], return_index=True, return_counts=True)
+    rows = []
+    for first, size in zip(start[sizes > 1], sizes[sizes > 1], strict=True):
+        one, *others = order[first : first + size]
+        for other in others:
+            exact = found.digests[one] == found.digests[other]
+            places = [
+                (found.names[i], found.info.classes[found.labels[i]], found.parts[i])
+                for i in (other, one)
+            ]
+            problem = f"{'same pixels' if exact else 'same picture'} as another"
+            rows.append((problem, *places[0], *places[1]))
+    return sorted(rows, key=lambda row: (row[2] == row[5], row[3] == row[6]))
+
+
+def summary(found: Found, numbers: dict) -> str:
+    """What was found, a line for each kind of it."""
+    totals = [f"{(found.parts == split).sum():,} {split}" for split in SPLITS]
+    lines = [
+        f"{', '.join(totals)} images; {len(found.info.classes)} classes of "
+        f"{numbers['smallest_class']:,} to {numbers['largest_class']:,}"
+    ]
+    for key, text in {
+        "unreadable_files": "{} files cannot be loaded",
+        "same_pictures": "{} images show the same picture as another (kept on one side of a split)",
+        "in_two_classes": "{} of these are in another class than the other",
+        "test_images_seen": "{} test images are among the training or validation images, too",
+        "much_alike": "{} images are so much alike that they were divided like different pictures",
+    }.items():
+        if numbers[key]:
+            lines.append(text.format(f"{numbers[key]:,}"))
+    return "\n".join(lines + [f"Which: {PROBLEMS}"] * (len(lines) > 1))
+
+
+def draw(found: Found, numbers: dict) -> Image.Image:
+    """Each class: its name, a bar for its images by split, and some training images."""
+    path = Path(importlib.util.find_spec("matplotlib").origin).parent
+    path /= "mpl-data/fonts/ttf/DejaVuSans.ttf"  # the same letters on every system
+    font = ImageFont.truetype(str(path), LETTER, layout_engine=ImageFont.Layout.BASIC)
+    classes = [
+        name if len(name) <= 24 else f"{name[:15]}…{name[-8:]}" for name in found.info.classes
+    ]
+    rows = min(len(classes), ROWS)
+    blocks = -(-len(classes) // rows)
+    per_class = min(max(SAMPLES // len(classes), 2), 10)
+    left = int(max(map(font.getlength, classes))) + 3 * GAP
+    width, height = left + BAR + 90 + per_class * (CELL + GAP), CELL + GAP
+    lines = [found.info.name, *summary(found, numbers).splitlines(), sizes_found(found)]
+    step = int(LETTER * 1.5)
+    head = step * len(lines) + 4 * GAP
+    across = max(blocks * width, *(int(font.getlength(line)) for line in lines)) + 2 * GAP
+    image = Image.new("RGB", (across, head + rows * height), "white")
+    pen = ImageDraw.Draw(image)
+    for number, line in enumerate(lines):
+        pen.text((GAP, GAP + number * step), line, "black", font)
+    x = GAP + int(font.getlength(lines[0] + "    "))
+    for split in SPLITS:  # what the colours of the bars mean
+        pen.text((x, GAP), f"■ {split}", COLOURS[split], font)
+        x += int(font.getlength(f"■ {split}  "))
+    counts = {split: found.counts(found.parts == split) for split in SPLITS}
+    for label, name in enumerate(classes):
+        x, y = label // rows * width + GAP, head + label % rows * height
+        middle = y + CELL // 2
+        pen.text((x, middle), name, "black", font, anchor="lm")
+        x += left
+        for split in SPLITS:
+            length = round(BAR * counts[split][label] / numbers["largest_class"])
+            pen.rectangle((x, middle - 9, x + max(length, 1) - 1, middle + 9), COLOURS[split])
+            x += length
+        pen.text((x + GAP, middle), f"{found.counts()[label]:,}", "black", font, anchor="lm")
+        x = label // rows * width + GAP + left + BAR + 90
+        members = np.flatnonzero((found.labels == label) & (found.parts == "train"))
+        members = members[np.argsort(found.digests[members])][:per_class]
+        for place, member in enumerate(members):
+            sample = Image.fromarray(found.images[member].squeeze()).convert("RGB")
+            method = Image.Resampling.BOX if sample.width > CELL else Image.Resampling.NEAREST
+            image.paste(sample.resize((CELL, CELL), method), (x + place * height, y))
+    return image.quantize(256)
+
+
+def sizes_found(found: Found) -> str:
+    """The sizes of the pictures, and what became of them."""
+    height, width, channels = found.info.shape
+    image = f"images of {width}×{height} pixels, {'grey' if channels == 1 else 'in colour'}"
+    if "sizes" not in found.files:
+        return image.capitalize()
+    sizes = np.concatenate([np.array(each) for each in found.files["sizes"].values()])
+    order = np.argsort(sizes.prod(axis=1), kind="stable")
+    least, median, most = ("×".join(map(str, sizes[order[i]])) for i in (0, len(order) // 2, -1))
+    sizes_told = least if least == most else f"{least} to {most}, in the middle {median}"
+    enlarged = int((sizes.min(axis=1) < min(width, height)).sum())
+    told = f"Pictures of {sizes_told} pixels became {image}"
+    return told + (f"; {enlarged:,} were enlarged" if enlarged else "")
