@@ -29,7 +29,8 @@ def folder(tmp_path: Path) -> Path:
     texts = {"misclassified": errors, "confusion_matrix": matrix, "exports/seed-0": exports}
     for name, text in texts.items():
         (tmp_path / f"metrics/{name}.csv").write_text(text)
-    write_metrics(tmp_path, "evaluate", accuracy=0.99, loss=0.01234, ece=0.005)
+    scores = {"dataset": "mnist", "disputed": 15, "loss": 0.01234, "ece": 0.005}
+    write_metrics(tmp_path, "evaluate", **scores)
     write_metrics(tmp_path, "robustness", corrupt=0.025)
     write_metrics(tmp_path, "package/seed-0", train=0.98, val=0.97, val_loss=0.1)
     rows = {"none": 0.01} | dict.fromkeys(MNIST_C, 0.02) | dict.fromkeys(OTHERS, 0.5)
@@ -46,7 +47,7 @@ def write_params(folder: Path, epochs: int = 1) -> None:
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
 
 
-def write_metrics(folder: Path, name: str, **values: float) -> None:
+def write_metrics(folder: Path, name: str, **values: float | str) -> None:
     (folder / f"metrics/{name}.json").write_text(json.dumps(values))
 
 
