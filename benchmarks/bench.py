@@ -27,9 +27,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
+from PIL import Image
 from tqdm import tqdm
 
 from stages.base import data, params, versions
@@ -157,21 +157,20 @@ def table(runs: Runs, labels: np.ndarray) -> pd.DataFrame:
     return frame
 
 
-def draw(frame: pd.DataFrame, images: int) -> Figure:
+def draw(frame: pd.DataFrame, images: int) -> Image.Image:
     """Test error against seconds of training: a thin line per run, points for their ends.
 
     Args:
         frame: as `curves` makes it.
         images: how many test images there are.
     """
-    figure = style.chart(
-        9,
-        5,
-        "Test error against seconds of training",
+    title = "Test error against seconds of training"
+    note = (
         "A thin line per run and epoch by epoch; large points: means at the end, with the range "
         "from the best to the worst seed. Nothing was chosen by this error. Both axes are "
-        "logarithmic: left is faster, below is better.",
+        "logarithmic: left is faster, below is better."
     )
+    figure = style.figure(1300, 720)
     axes = figure.subplots()
     keys = []
     for contender in frame["contender"].unique():
@@ -196,18 +195,17 @@ def draw(frame: pd.DataFrame, images: int) -> Figure:
     )
     plain_log_axes(axes)
     axes.legend(handles=keys, loc="upper right", fontsize=9)
-    return figure
+    return style.chart(title, figure, note)
 
 
-def draw_corrupted(runs: Runs, images: int) -> Figure:
+def draw_corrupted(runs: Runs, images: int) -> Image.Image:
     """Mean error under corruption against error on clean test images, a point per run."""
-    figure = style.chart(
-        9,
-        5,
-        "Corrupted images against clean ones",
+    title = "Corrupted images against clean ones"
+    note = (
         "A point per seed. Below: fewer errors under the corruptions after MNIST-C, on average; "
-        "left: fewer on the test images as they are. Both axes are logarithmic.",
+        "left: fewer on the test images as they are. Both axes are logarithmic."
     )
+    figure = style.figure(1300, 720)
     axes = figure.subplots()
     for contender in dict.fromkeys(name for name, _ in runs):
         look = CONTENDERS[contender]
@@ -225,7 +223,7 @@ def draw_corrupted(runs: Runs, images: int) -> Figure:
     )
     plain_log_axes(axes)
     axes.legend(fontsize=9)
-    return figure
+    return style.chart(title, figure, note)
 
 
 def plain_log_axes(axes: Axes) -> None:

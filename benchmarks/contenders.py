@@ -65,8 +65,8 @@ class Clock:
         settings = params.load().robustness
         order = np.random.default_rng(settings.seed).permutation(len(self.labels))
         sample = order[: settings.images]
-        images, labels = self.images[sample, :, :, 0], self.labels[sample]
-        corrupted = {name: corrupt(images, name, settings.seed)[..., None] for name in MNIST_C}
+        images, labels = self.images[sample], self.labels[sample]
+        corrupted = {name: corrupt(images, name, settings.seed) for name in MNIST_C}
         return {name: self.errors(each, labels) / len(labels) for name, each in corrupted.items()}
 
 

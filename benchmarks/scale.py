@@ -134,7 +134,6 @@ def run(command: str, folder: Path) -> tuple[str, float, float, float]:
 def measure(folder: Path, size: int, images: int) -> list[tuple]:
     """A row of COLUMNS for preprocess, of `images`, and one for train, in the empty `folder`."""
     epoch = prepare(folder, size)
-    run("environment", folder)
     _, seconds, *memory = run("preprocess", folder)
     rows = [(size, images, "preprocess", seconds, images / seconds, *memory)]
     printed, seconds, *memory = run("train --seed 0", folder)

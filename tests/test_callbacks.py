@@ -11,7 +11,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from conftest import contents, prepared, run_stage
+from conftest import change_params, contents, prepared, run_stage
 
 from stages import train
 from stages.network.callbacks import Progress
@@ -133,6 +133,7 @@ def test_a_run_with_other_code_does_not_go_on(folder: Path, tmp_path: Path, monk
 
 @pytest.mark.slow
 def test_a_run_with_another_tensorflow_or_another_seed_does_not_go_on(folder: Path, monkeypatch):
+    change_params(folder, seeds=[0, 1])
     shutil.copy(folder / BACKUP, folder / BACKUP.with_name("seed-1.npz"))
     assert not goes_on(folder, seed=1)
     monkeypatch.setattr("stages.network.callbacks.tf.__version__", "0.1")

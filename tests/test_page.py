@@ -16,7 +16,7 @@ TEMPLATE = (ROOT / ".dvc/page.html").read_text(encoding="utf-8")
 def begun(tmp_path: Path) -> Path:
     """A project with the losses of two epochs, and none of the other plots yet."""
     project = copy_project(tmp_path / "project")
-    curves = project / "models/trained/seed-0/curves.csv"
+    curves = project / "models/curves/seed-0.csv"
     curves.parent.mkdir(parents=True)
     curves.write_text("epoch,train_loss,validation_loss\n1,2.0,2.1\n2,1.5,1.6\n", encoding="utf-8")
     return project
@@ -97,7 +97,7 @@ def assert_all_is_drawn(seen: dict) -> None:
 )
 def test_page_is_drawn_offline_in_any_folder(tab, folder, command, out):
     if command == "diff main":
-        curves = folder / "models/trained/seed-0/curves.csv"
+        curves = folder / "models/curves/seed-0.csv"
         text = curves.read_text(encoding="utf-8")
         curves.unlink()  # DVC may have linked it to its cache
         curves.write_text(text.replace("0.", "0.1"), encoding="utf-8")

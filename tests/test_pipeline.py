@@ -34,7 +34,8 @@ def test_dvc_yaml_lists_what_the_stage_imports_opens_loads_and_writes(finished, 
     if stage != "train":  # it checks the versions; data stays the same whatever they are
         inputs.discard("stages/base/versions.txt")
     assert_covers({dep["path"] for dep in entry["deps"]}, inputs)
-    assert_covers({out["path"] for out in entry["outs"]}, ours(traced["written"]))
+    written = {path for path in ours(traced["written"]) if (finished / path).is_file()}
+    assert_covers({out["path"] for out in entry["outs"]}, written)
     params = set(traced["params"])
     if stage == "train":  # it compares its seed with the list; another list trains none again
         params.discard("seeds")

@@ -57,13 +57,13 @@ def test_a_note_that_names_nobody_stays(tmp_path):
     assert run_stage(recover.main, tmp_path) == ""
 
 
-@pytest.mark.parametrize("pid", [ENDED, os.getpid()])
-def test_empty_folders_of_the_run_cache_go_unless_dvc_is_about_to_fill_them(tmp_path, pid):
+@pytest.mark.parametrize("ended", [True, False])
+def test_empty_folders_of_the_run_cache_go_unless_dvc_is_about_to_fill_them(tmp_path, ended):
     empty, full = (tmp_path / f".dvc/cache/runs/ab/{name}" for name in ("abc", "abd"))
     for folder in (empty, full):
         folder.mkdir(parents=True)
     (full / "entry").touch()
-    write(tmp_path, NOTES[0], pid, age=-1)
+    write(tmp_path, NOTES[0], ENDED if ended else os.getpid(), age=-1)
     run_stage(recover.main, tmp_path)
     assert full.exists()
-    assert empty.exists() == (pid != ENDED)
+    assert empty.exists() != ended

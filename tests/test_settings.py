@@ -141,11 +141,11 @@ def seen(folder: Path) -> dict[str, object]:
         # Which side an image is on is a matter of chance, so the share is not exact.
         "preprocess.validation_size": round(20 * len(validation) / 1437) / 20,
         "package.average_shift": packaged.get_layer("margin").padding[0][0],
-        "evaluate.samples": told["sample_predictions"][0],
-        "evaluate.misclassified": told["misclassified"][0],
-        "evaluate.seed": told["sample_predictions"][1],
+        "evaluate.samples": told["sample_predictions"][-2],
+        "evaluate.misclassified": told["misclassified"][-1],
+        "evaluate.seed": told["sample_predictions"][-1],
         "robustness.images": pd.read_csv(folder / "metrics/corruptions.csv")["images"][0],
-        "robustness.seed": told["corrupt"][1],
+        "robustness.seed": told["corrupt"][-1],
     }
 
 

@@ -64,7 +64,8 @@ def edited(path: Path) -> Iterator[None]:
         ({"evaluate__seed": 1}, {"evaluate"}),
         ({"robustness__images": 9}, {"robustness"}),
     ],
-    ids=str,
+    # Sets have no order, and all workers must give a test the same name.
+    ids=lambda value: str(sorted(value) if isinstance(value, set) else value),
 )
 def test_a_change_concerns_the_stages_that_use_it(project, change, expected):
     """An edited file or other params; what follows on these stages runs if their outputs differ."""

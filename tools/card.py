@@ -58,7 +58,7 @@ def numbers() -> dict[str, str]:
         "errors": f"{len(frame):,}",
         "accuracy": percent(found.accuracy),
         "interval": f"{percent(interval['low'])} to {percent(interval['high'])}",
-        "disputed": f"{metrics['disputed']:,}",
+        "disputed": str(metrics.get("disputed", 0)),
         "undisputed": percent(metrics.get("undisputed", found.accuracy)),
         "train": percent(packaged["train"].mean()),
         "val": percent(packaged["val"].mean()) if "val" in packaged else "(no validation images)",

@@ -50,9 +50,9 @@ def with_values(text: str, values: list[str]) -> str:
         try:
             apply_overrides(path, values)
         except Exception as error:  # of DVC, or of one of three libraries under it
-            cause = str(error.__cause__ or error).splitlines()[0]
+            cause = str(error.__cause__ or error).splitlines()[0].rstrip(".")
             raise UserError(
-                f"-S {' -S '.join(values)}: {cause} Expected are keys of params.yaml and one value "
+                f"-S {' -S '.join(values)}: {cause}. Expected are keys of params.yaml and one value "
                 "each; several values go into DVC's queue: dvc exp run --queue -S ..."
             ) from None
         return path.read_text(encoding="utf-8")
@@ -97,9 +97,10 @@ def run(preset: str | None, values: list[str]) -> None:
         text = saved
         print("Trying the dataset again that could not be reached the last time.", flush=True)
     if preset:
+        params.load()
+        text = with_preset(text, preset)
         if name := keep("before"):
             print(f"What you have is kept: `dvc exp apply {name}` brings it back.", flush=True)
-        text = with_preset(text, preset)
     write_params(with_values(text, values))
     FALLBACK.unlink(missing_ok=True)
     UNREACHABLE.unlink(missing_ok=True)

@@ -82,10 +82,13 @@ def test_two_workers_train_the_model_that_one_trains(alone: Path, folder: Path, 
 def test_several_gpus_of_a_host_train_the_model_that_one_trains(alone: Path, folder: Path):
     """TensorFlow can divide a CPU into devices; the rest is what happens with GPUs."""
     divided = """
+from contextlib import nullcontext
+from stages.network import cluster
 from stages.network.runtime import tf
 (cpu,) = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-tf.distribute.get_strategy = lambda: tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+devices = ["CPU:0", "CPU:1"]
+cluster.joined = lambda batch_size: nullcontext(tf.distribute.MirroredStrategy(devices))
 """
     run("python", "-c", divided + TRAIN, "--seed", "0", cwd=folder, PYTHONPATH=str(ROOT))
     assert_same_training(folder, alone)
