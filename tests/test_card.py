@@ -53,7 +53,6 @@ def write_metrics(folder: Path, name: str, **values: float | str) -> None:
 
 def filled_in(folder: Path) -> str:
     """README.md as a reader sees it."""
-    card.load.cache_clear()
     run_stage(card.main, folder)
     return re.sub("<!--.*?-->", "", (folder / "README.md").read_text())
 

@@ -24,7 +24,7 @@ mkdir -p data/raw && sed -n 's/ *dataset: *\\([a-z_]*\\).*/\\1/p' params.yaml >d
 """
 RESULT = """
 mkdir -p metrics
-echo "{\"dataset\": \"$(cat data/raw/name)\"}" >metrics/evaluate.json
+printf '{"dataset": "%s"}' "$(cat data/raw/name)" >metrics/evaluate.json
 echo '{"corrupt": 0.25}' >metrics/robustness.json
 printf 'index,actual,predicted\\n0,a,b\\n' >metrics/misclassified.csv
 printf 'actual,a,b\\na,180,1\\nb,0,179\\n' >metrics/confusion_matrix.csv

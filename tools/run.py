@@ -52,7 +52,7 @@ def with_values(text: str, values: list[str]) -> str:
         except Exception as error:  # of DVC, or of one of three libraries under it
             cause = str(error.__cause__ or error).splitlines()[0].rstrip(".")
             raise UserError(
-                f"-S {' -S '.join(values)}: {cause}. Expected are keys of params.yaml and one value "
+                f"-S {' -S '.join(values)}: {cause}. Expected: keys of params.yaml and one value "
                 "each; several values go into DVC's queue: dvc exp run --queue -S ..."
             ) from None
         return path.read_text(encoding="utf-8")
