@@ -22,7 +22,7 @@ endif
 fast:  ## try a small model, one epoch: half a minute
 short:  ## try the default's model, trained for 3 epochs only
 best:  ## try a wider model
-digits:  ## try the small images that scikit-learn carries: half a minute, works offline
+digits:  ## try the small images that scikit-learn carries: a minute, works offline
 fast short best digits: .venv/installed
 	@python -m tools.run $@
 

@@ -1,6 +1,7 @@
 """`python -m tools.compare`: McNemar's test against hand computation; real Git repositories."""
 
 import contextlib
+import json
 import re
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def write(project: Path, dataset: str, *misclassified: int, ones: int = 180) -> None:
-    (project / "params.yaml").write_text(f"download:\n  dataset: {dataset}\n")
+    (project / "metrics/evaluate.json").write_text(json.dumps({"dataset": dataset}))
     rows = [f"{index},1,2,0.5" for index in misclassified]
     lines = "\n".join(["index,actual,predicted,confidence", *rows, ""])
     (project / "metrics/misclassified.csv").write_text(lines)

@@ -48,7 +48,6 @@ def keep(project: Path, name: str = "tried") -> str | None:
 def listed(project: Path, monkeypatch: pytest.MonkeyPatch, columns: int = 200) -> list[list[str]]:
     """The rows that are printed, as words."""
     monkeypatch.setenv("COLUMNS", str(columns))
-    experiments.load.cache_clear()
     lines = run_stage(experiments.main, project).splitlines()
     assert max(map(len, lines)) <= columns
     return [line.split() for line in lines]

@@ -5,9 +5,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, change_params, run, run_stage
+from conftest import ROOT, run, run_stage
 
-from stages.base.stage import UserError
 from tools import card
 
 TEXTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -42,28 +41,3 @@ def committed(clone: Path, tmp_path: Path) -> Path:
 
 def test_quoted_numbers_are_those_of_the_committed_metrics(committed):
     run_stage(card.main, committed, "--check")
-
-
-def test_a_wrong_number_is_named_with_what_to_run(committed):
-    readme = committed / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    wrong = re.sub(r"(<!--=errors-->).*?(<!--/-->)", r"\g<1>7,654\2", text)
-    readme.write_text(wrong, encoding="utf-8")
-    with pytest.raises(UserError, match=r"README.md: errors: .*'7,654'\n`make card`"):
-        run_stage(card.main, committed, "--check")
-    run_stage(card.main, committed)
-    assert readme.read_text(encoding="utf-8") == text
-
-
-def test_a_branch_with_other_params_passes_and_can_be_quoted(committed):
-    change_params(committed, train__epochs=77)
-    assert "other params" in run_stage(card.main, committed, "--check")
-    run_stage(card.main, committed)
-    assert "other params" not in run_stage(card.main, committed, "--check")
-
-
-def test_an_unknown_mark_is_refused(committed):
-    with open(committed / "README.md", "a", encoding="utf-8") as file:
-        file.write("<!--=beauty-->1<!--/-->")
-    with pytest.raises(UserError, match=r"README.md: unknown mark 'beauty'; there are "):
-        run_stage(card.main, committed)

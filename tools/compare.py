@@ -10,11 +10,11 @@ Git, so this works on a fresh clone without a DVC remote.
 
 import argparse
 import io
+import json
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
-import yaml
 from scipy import stats
 
 from stages.base.stage import UserError, run_stage
@@ -93,7 +93,7 @@ def load_run(name: str | None = None) -> Run:
             where = f"in {name}" if name else "here: run `dvc repro` first"
             raise UserError(f"no {path} {where}") from None
 
-    dataset = yaml.safe_load(text("params.yaml"))["download"]["dataset"]
+    dataset = json.loads(text("metrics/evaluate.json"))["dataset"]
     classes = table("confusion_matrix").sum(axis=1)  # a row per class
     return Run(dataset, classes.to_dict(), frozenset(table("misclassified").index))
 

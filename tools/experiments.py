@@ -12,7 +12,6 @@ import re
 import shutil
 import subprocess
 import textwrap
-from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -74,7 +73,6 @@ def keep(name: str) -> str | None:
     return name
 
 
-@cache
 def load(commit: str | None, path: str) -> dict:
     """A YAML or JSON file in a commit, or in the workspace; {} if there is none or it is broken."""
     try:

@@ -11,13 +11,13 @@ carries, with the preset of that name; the next run tries the dataset again.
 """
 
 import argparse
+import math
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import pandas as pd
 import yaml
 
 from stages.base import params
@@ -25,11 +25,10 @@ from stages.base.files import replacing
 from stages.base.params import PARAMS
 from stages.base.stage import UserError, run_stage
 from stages.dataset.catalogue import UNREACHABLE
-from stages.report.corruptions import MNIST_C
 from stages.report.scores import percent, wilson_interval
 from tools import recover
 from tools.compare import Run, conclusion, load_both, load_run
-from tools.experiments import git, keep, leaves
+from tools.experiments import git, keep, leaves, load
 
 FALLBACK = Path(".dvc/tmp/before-digits.yaml")  # params.yaml before `digits` took the place
 LARGE = 10_000  # test images of a dataset that is large enough for a preset of one epoch
@@ -51,9 +50,9 @@ def with_values(text: str, values: list[str]) -> str:
         try:
             apply_overrides(path, values)
         except Exception as error:  # of DVC, or of one of three libraries under it
-            cause = str(error.__cause__ or error).splitlines()[0]
+            cause = str(error.__cause__ or error).splitlines()[0].rstrip(".")
             raise UserError(
-                f"-S {' -S '.join(values)}: {cause} Expected are keys of params.yaml and one value "
+                f"-S {' -S '.join(values)}: {cause}. Expected: keys of params.yaml and one value "
                 "each; several values go into DVC's queue: dvc exp run --queue -S ..."
             ) from None
         return path.read_text(encoding="utf-8")
@@ -98,9 +97,10 @@ def run(preset: str | None, values: list[str]) -> None:
         text = saved
         print("Trying the dataset again that could not be reached the last time.", flush=True)
     if preset:
+        params.load()
+        text = with_preset(text, preset)
         if name := keep("before"):
             print(f"What you have is kept: `dvc exp apply {name}` brings it back.", flush=True)
-        text = with_preset(text, preset)
     write_params(with_values(text, values))
     FALLBACK.unlink(missing_ok=True)
     UNREACHABLE.unlink(missing_ok=True)
@@ -130,14 +130,13 @@ def summary(found: Run, compared: str, name: str | None = None) -> str:
     """
     errors = len(found.misclassified)
     low, high = map(percent, wilson_interval(found.images - errors, found.images).values())
-    corrupted = pd.read_csv("metrics/corruptions.csv", index_col=0)["error"][list(MNIST_C)]
+    corrupted = load(None, "metrics/robustness.json").get("corrupt", math.nan)
     tried = "make fast, or " if found.images >= LARGE else ""
     tried = f"Kept as {name}, see make experiments. Next: " if name else f"Try next: {tried}"
     return f"""\
 {found.dataset}: {percent(found.accuracy)} of {found.images:,} test images correct \
 ({errors:,} errors; 95 % interval {low} to {high}).
-Corrupted images: {percent(corrupted.mean())} misclassified on average, \
-at most {percent(corrupted.max())}.
+Corrupted images: {percent(corrupted)} misclassified on average.
 {compared}
 Pictures: plots/evaluate, plots/robustness; all on a page: dvc plots show
 {tried}python -m tools.run -S 'seeds=[0,1]'
