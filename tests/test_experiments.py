@@ -9,6 +9,7 @@ import pytest
 import yaml
 from conftest import commit, git_init, run, run_stage
 
+from stages.base.stage import UserError
 from tools import experiments
 
 
@@ -125,3 +126,9 @@ def test_names_and_changes_are_whole_in_a_narrow_window(project, monkeypatch, co
     words = [word for row in listed(project, monkeypatch, columns) for word in row]
     wanted = {name, "train.network.filters=[48,96,192,192]", "train.muon_learning_rate=0.123"}
     assert wanted <= set(words)
+
+
+def test_without_git_it_says_so(project, monkeypatch):
+    monkeypatch.setenv("PATH", str(project))
+    with pytest.raises(UserError, match="install Git"):
+        run_stage(experiments.main, project)

@@ -30,7 +30,10 @@ MEASURES = {"accuracy": percent, "corrupt": percent, "val_loss": "{:.4f}".format
 def git(*arguments: str, **environment: str) -> list[str]:
     """The lines that a Git command prints. Raises UserError with Git's message if it fails."""
     command, environment = (*GIT, *arguments), os.environ | environment
-    result = subprocess.run(command, capture_output=True, encoding="utf-8", env=environment)
+    try:
+        result = subprocess.run(command, capture_output=True, encoding="utf-8", env=environment)
+    except FileNotFoundError:
+        raise UserError("no program `git` is found: install Git") from None
     if result.returncode:
         raise UserError(f"git {arguments[0]}: {result.stderr.strip()}")
     return result.stdout.splitlines()
