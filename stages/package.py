@@ -9,7 +9,6 @@ trains, so other views cost seconds. Its metrics are of training and validation 
 can be compared without a look at the test images. dvc.yaml runs it once per entry of `seeds`.
 """
 
-import argparse
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,7 @@ from stages.base.data import Split, scaled, trained_model
 from stages.base.files import replacing_together, write_csv, write_json
 from stages.base.params import PARAMS
 from stages.base.settings import Package
-from stages.base.stage import UserError, run_stage
+from stages.base.stage import UserError, arguments, run_stage
 from stages.network import saved
 from stages.network.runtime import keras
 from stages.prediction import rejection
@@ -151,7 +150,7 @@ def in_batches(model: keras.Model, images: np.ndarray) -> np.ndarray:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = arguments(__doc__)
     parser.add_argument("--seed", type=int, required=True, help="of a trained model")
     seed, settings = parser.parse_args().seed, params.load().package
     versions.check()

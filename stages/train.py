@@ -8,7 +8,6 @@ params.yaml it trains in 70 to 150 seconds on two cores, to an accuracy of 99.66
 test images (five seeds; see docs/benchmarks.md).
 """
 
-import argparse
 import functools
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from stages.base import data, params, versions
 from stages.base.data import Split, curves_of, scaled, trained_model
 from stages.base.params import PARAMS
 from stages.base.settings import Train
-from stages.base.stage import UserError, run_stage
+from stages.base.stage import UserError, arguments, run_stage
 from stages.network import architecture, cluster, saved
 from stages.network.batches import training_batches
 from stages.network.callbacks import DIVERGED, Progress, backup_of, fingerprints
@@ -140,7 +139,7 @@ def learning_rates(settings: Train, steps: int) -> keras.optimizers.schedules.Le
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = arguments(__doc__)
     parser.add_argument("--seed", type=int, required=True, help="of weights, order, augmentation")
     seed = parser.parse_args().seed
     known = params.load()

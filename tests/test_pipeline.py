@@ -2,10 +2,24 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, STAGES, assert_covers, change_params, dvc, lock_entry, run, stages_run
+from conftest import (
+    ROOT,
+    STAGES,
+    assert_covers,
+    change_params,
+    contents,
+    dvc,
+    lock_entry,
+    run,
+    run_stage,
+    stages_run,
+)
+
+from stages import evaluate, package, train
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +63,19 @@ def test_train_never_opens_the_test_images(used):
 def test_what_only_predicts_does_not_import_tensorflow(used):
     for stage in ("evaluate", "robustness"):
         assert "stages/network/runtime.py" not in used[stage]["modules"]
+
+
+def test_what_a_user_has_set_for_other_projects_changes_no_byte(finished, folder):
+    """`finished` was made with all of it, here is none."""
+    for name in ("models", "metrics", "plots"):
+        shutil.rmtree(folder / name)
+    for main in (train.main, package.main):
+        run_stage(main, folder, "--seed", "0")
+    run_stage(evaluate.main, folder)
+    made = contents(folder)
+    for name in (name for name in made if name.startswith(("models", "metrics", "plots"))):
+        assert made[name] == (finished / name).read_bytes(), name
+    assert "plots/evaluate/learning_curves.png" in made
 
 
 def test_a_second_repro_runs_nothing(finished):

@@ -10,7 +10,6 @@ If no source of the dataset can be reached, `digits` takes its place, 1,797 scan
 carries, with the preset of that name; the next run tries the dataset again.
 """
 
-import argparse
 import math
 import shutil
 import subprocess
@@ -23,7 +22,7 @@ import yaml
 from stages.base import params
 from stages.base.files import replacing
 from stages.base.params import PARAMS
-from stages.base.stage import UserError, run_stage
+from stages.base.stage import UserError, arguments, run_stage
 from stages.dataset.catalogue import UNREACHABLE
 from stages.report.scores import percent, wilson_interval
 from tools import recover
@@ -144,7 +143,7 @@ Go back to the committed run: make undo"""
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = arguments(__doc__)
     parser.add_argument("preset", nargs="?", help="a file in presets/, as fast")
     setting = {"action": "append", "default": [], "metavar": "KEY=VALUE"}
     parser.add_argument("-S", "--set-param", help="a param and its value", **setting)

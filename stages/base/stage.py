@@ -1,5 +1,6 @@
 """How a stage ends: with its outputs, or with one clear message and a non-zero exit code."""
 
+import argparse
 import os
 import signal
 import sys
@@ -8,6 +9,11 @@ from collections.abc import Callable
 
 class UserError(Exception):
     """A fault that the user can correct; it names the thing, what was expected and what found."""
+
+
+def arguments(doc: str | None) -> argparse.ArgumentParser:
+    """A parser, described by the first line of a docstring (`python -OO` leaves these out)."""
+    return argparse.ArgumentParser(description=doc and doc.splitlines()[0])
 
 
 def run_stage(main: Callable[[], None]) -> None:

@@ -11,6 +11,14 @@ from numpy._core._multiarray_umath import __cpu_features__  # what np.show_runti
 
 from stages.base.quiet import silent_stderr
 
+# What a user has set for other projects changes no result here: of these variables, which choose
+# precision, compilers, a way to compute, only those stay that change none.
+STAY = {"TF_CONFIG", "TF_CPP_MIN_LOG_LEVEL", "TF_FORCE_GPU_ALLOW_GROWTH", "TF_GPU_ALLOCATOR"}
+STAY |= {"ONEDNN_VERBOSE", "DNNL_VERBOSE"}
+for name in [*os.environ]:
+    if name.startswith(("KERAS_", "TF_", "XLA_", "ONEDNN_", "DNNL_")) and name not in STAY:
+        del os.environ[name]
+os.environ["KERAS_HOME"] = os.devnull  # no settings of ~/.keras/keras.json, and none is written
 os.environ["KERAS_BACKEND"] = "tensorflow"
 # oneDNN is off by default on CPUs without AVX-512. On, convolutions train 1.2 to 1.5 times as fast
 # (measured on 2 AVX2 cores).

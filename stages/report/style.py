@@ -8,6 +8,7 @@ by colour, in hues that people with colour-blindness can tell apart (Okabe and I
 
 import functools
 import importlib.util
+import os
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
@@ -240,6 +241,7 @@ def blend(colour: str, share: float) -> tuple[int, ...]:
 
 def figure(width: int, height: int) -> "Figure":
     """An empty figure of Matplotlib, of some pixels; `chart` makes a picture of it."""
+    os.environ["MPLBACKEND"] = "agg"  # whatever is set; an unknown one would end the import
     import matplotlib  # here: pictures without a chart do without it
     from matplotlib.figure import Figure
 
