@@ -35,7 +35,7 @@ from tqdm import tqdm
 from stages.base import data, params, versions
 from stages.base.files import replacing, write_csv
 from stages.base.stage import UserError, run_stage
-from stages.report import style
+from stages.report import drawing, style
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path("benchmarks/results")
@@ -281,8 +281,8 @@ def write(runs: Runs, labels: np.ndarray, folder: Path) -> pd.DataFrame:
     frame, summary = curves(runs), table(runs, labels)
     write_csv(folder / "runs.csv", frame, index=False, float_format="%.6g")
     write_csv(folder / "table.csv", summary, index=False, float_format="%.6g")
-    style.save(draw(frame, len(labels)), folder / "error_against_seconds.png")
-    style.save(draw_corrupted(runs, len(labels)), folder / "corrupted.png")
+    drawing.save(draw(frame, len(labels)), folder / "error_against_seconds.png")
+    drawing.save(draw_corrupted(runs, len(labels)), folder / "corrupted.png")
     with replacing(folder / "README.md") as temporary:
         temporary.write_text(page(summary), encoding="utf-8", newline="\n")
     return summary

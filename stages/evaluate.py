@@ -18,7 +18,7 @@ from stages.base.settings import Evaluate
 from stages.base.stage import run_stage
 from stages.prediction.calibration import mean_prediction
 from stages.prediction.predict import Ensemble
-from stages.report import errors, pictures, scores, style
+from stages.report import drawing, errors, pictures, scores
 from stages.report.scores import percent
 
 METRICS = Path("metrics/evaluate.json")
@@ -98,7 +98,7 @@ def evaluate(
         write_json(new(DETAILS / "scores.json"), details)
         new(ERRORS).write_text(errors.page(test, mean, files), encoding="utf-8", newline="\n")
         for name, picture in drawn.items():
-            style.save(picture, new(PLOTS / f"{name}.png"))
+            drawing.save(picture, new(PLOTS / f"{name}.png"))
     return headline
 
 

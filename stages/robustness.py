@@ -16,7 +16,7 @@ from stages.base.files import replacing_together, write_csv, write_json
 from stages.base.settings import Robustness
 from stages.base.stage import run_stage
 from stages.prediction.predict import Ensemble
-from stages.report import pictures, scores, style
+from stages.report import drawing, pictures, scores
 from stages.report.corruptions import CORRUPTIONS, MNIST_C, corrupt
 
 METRICS = Path("metrics/robustness.json")
@@ -61,7 +61,7 @@ def robustness(
         write_json(new(METRICS), headline)
         write_csv(new(CORRUPTION_ERRORS), frame, index_label="corruption")
         picture = pictures.corruptions(examples, int(labels[0]), test.info.classes)
-        style.save(picture, new(EXAMPLES))
+        drawing.save(picture, new(EXAMPLES))
     return frame
 
 

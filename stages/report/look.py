@@ -5,21 +5,22 @@ file that cannot be loaded and each image that shows the same picture as another
 """
 
 import csv
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from stages.base.data import SPLITS, DatasetInfo
 from stages.base.files import write_json
+from stages.report import drawing
 
 TABLE, NUMBERS = Path("metrics/data.csv"), Path("metrics/data.json")
 PICTURE, PROBLEMS = Path("plots/data/classes.png"), Path("data/processed/problems.csv")
 COLOURS = {"train": "#0072b2", "validation": "#e69f00", "test": "#595959"}  # Okabe and Ito, 2008
-CELL, GAP, BAR, LETTER = 56, 4, 200, 18  # pixels: of a sample, between them, longest bar, letters
+# Pixels, 200 to an inch: a sample, between samples, the longest bar, room for its number, drawing.
+CELL, GAP, BAR, SPACE, LETTER = 84, 6, 240, 110, 24
 SAMPLES = 300  # in the picture, of all classes together, about
 ROWS = 25  # classes below each other
 
@@ -83,7 +84,7 @@ def write(found: Found, new: Callable[[Path], Path]) -> None:
         "much_alike": int(found.alike.sum()),
     }
     write_json(new(NUMBERS), numbers)
-    draw(found, numbers).save(new(PICTURE), format="png", optimize=True)
+    drawing.save(draw(found, numbers), new(PICTURE))
     print(summary(found, numbers))
 
 
@@ -116,11 +117,11 @@ def summary(found: Found, numbers: dict) -> str:
         f"{numbers['smallest_class']:,} to {numbers['largest_class']:,}"
     ]
     for key, text in {
-        "unreadable_files": "{} files cannot be loaded",
-        "same_pictures": "{} images show the same picture as another (kept on one side of a split)",
-        "in_two_classes": "{} of these are in another class than the other",
-        "test_images_seen": "{} test images are among the training or validation images, too",
-        "much_alike": "{} images are so much alike that they were divided like different pictures",
+        "unreadable_files": "Files that cannot be loaded: {}",
+        "same_pictures": "Images of the same picture as another: {}",
+        "in_two_classes": "Of these in another class than the other: {}",
+        "test_images_seen": "Test images that are among training or validation images, too: {}",
+        "much_alike": "Images so much alike that they were divided like different pictures: {}",
     }.items():
         if numbers[key]:
             lines.append(text.format(f"{numbers[key]:,}"))
@@ -129,18 +130,17 @@ def summary(found: Found, numbers: dict) -> str:
 
 def draw(found: Found, numbers: dict) -> Image.Image:
     """Each class: its name, a bar for its images by split, and some training images."""
-    path = Path(importlib.util.find_spec("matplotlib").origin).parent
-    path /= "mpl-data/fonts/ttf/DejaVuSans.ttf"  # the same letters on every system
-    font = ImageFont.truetype(str(path), LETTER, layout_engine=ImageFont.Layout.BASIC)
-    classes = [
-        name if len(name) <= 24 else f"{name[:15]}…{name[-8:]}" for name in found.info.classes
-    ]
+    font, classes = drawing.font(LETTER), drawing.names(found.info.classes)
     rows = min(len(classes), ROWS)
     blocks = -(-len(classes) // rows)
     per_class = min(max(SAMPLES // len(classes), 2), 10)
     left = int(max(map(font.getlength, classes))) + 3 * GAP
-    width, height = left + BAR + 90 + per_class * (CELL + GAP), CELL + GAP
-    lines = [found.info.name, *summary(found, numbers).splitlines(), sizes_found(found)]
+    width, height = left + BAR + SPACE + per_class * (CELL + GAP), CELL + GAP
+    lines = [
+        drawing.drawable(found.info.name, "dataset"),
+        *summary(found, numbers).splitlines(),
+        sizes_found(found),
+    ]
     step = int(LETTER * 1.5)
     head = step * len(lines) + 4 * GAP
     across = max(blocks * width, *(int(font.getlength(line)) for line in lines)) + 2 * GAP
@@ -163,14 +163,14 @@ def draw(found: Found, numbers: dict) -> Image.Image:
             pen.rectangle((x, middle - 9, x + max(length, 1) - 1, middle + 9), COLOURS[split])
             x += length
         pen.text((x + GAP, middle), f"{found.counts()[label]:,}", "black", font, anchor="lm")
-        x = label // rows * width + GAP + left + BAR + 90
+        x = label // rows * width + GAP + left + BAR + SPACE
         members = np.flatnonzero((found.labels == label) & (found.parts == "train"))
         members = members[np.argsort(found.digests[members])][:per_class]
         for place, member in enumerate(members):
             sample = Image.fromarray(found.images[member].squeeze()).convert("RGB")
             method = Image.Resampling.BOX if sample.width > CELL else Image.Resampling.NEAREST
             image.paste(sample.resize((CELL, CELL), method), (x + place * height, y))
-    return image.quantize(256)
+    return image
 
 
 def sizes_found(found: Found) -> str:
