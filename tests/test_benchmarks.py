@@ -1,8 +1,10 @@
 """The benchmarks train as the pipeline does, with params that it has, and add up."""
 
 import json
+import runpy
 import shlex
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +37,15 @@ def test_a_preset_is_options_that_change_params(path: Path, monkeypatch: pytest.
         for key in name.split("."):
             after = after[key]
         assert after == yaml.safe_load(value)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda p: p.stem)
+def test_it_says_how_it_is_used(path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    monkeypatch.setattr(sys, "argv", [path.name, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module(f"benchmarks.{path.stem}", run_name="__main__")
+    assert not ended.value.code
+    assert "usage:" in capsys.readouterr().out
 
 
 def test_multiply_adds_of_a_network_counted_by_hand():

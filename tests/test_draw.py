@@ -113,7 +113,7 @@ def with_layer(model: keras.Model, after: str, layer: keras.layers.Layer) -> ker
 
 
 def test_a_layer_that_the_page_does_not_know_is_refused():
-    model = architecture.stock(
+    model = architecture.with_keras_layers(
         architecture.build((28, 28, 1), 10, Network(crop=2, filters=[4, 8, 8]))
     )
     assert [layer["activation"] for layer in page_data(model)["layers"]] == [

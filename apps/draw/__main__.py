@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 from stages.base import params
-from stages.base.files import replacing
+from stages.base.files import atomic_output
 from stages.base.stage import UserError, run_stage
 from stages.prediction import rejection
 from stages.prediction.predict import Ensemble, folder_of
@@ -44,7 +44,7 @@ def main() -> None:
     }
     text = json.dumps(content, ensure_ascii=False).replace("<", "\\u003c")  # no tag ends the data
     page = TEMPLATE.read_text(encoding="utf-8").replace(">NETWORK<", f">{text}<")
-    with replacing(PAGE) as temporary:
+    with atomic_output(PAGE) as temporary:
         temporary.write_text(page, encoding="utf-8", newline="\n")
     print(f"{PAGE}: {PAGE.stat().st_size / 1000:.0f} kB")
 

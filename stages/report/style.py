@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from PIL.ImageFont import FreeTypeFont
 
-from stages.base.files import replacing
+from stages.base.files import atomic_output
 from stages.report.scores import percent
 
 if TYPE_CHECKING:
@@ -273,6 +273,6 @@ def chart(title: str, content: "Figure", note: str) -> Image.Image:
 
 def save(picture: Image.Image, path: Path) -> None:
     """Write a PNG of at most 256 colours, a third the size; the same picture, the same bytes."""
-    with replacing(path) as temporary:
+    with atomic_output(path) as temporary:
         small = picture.quantize(256, Image.Quantize.FASTOCTREE)  # a fifth of the default's time
         small.save(temporary, format="png", optimize=True, dpi=(DPI, DPI))
