@@ -8,6 +8,7 @@ import pytest
 import yaml
 from conftest import PARAMS, change_params, leaves
 
+from benchmarks import bench
 from stages import download, train
 from stages.base import params, versions
 from stages.base.stage import UserError
@@ -168,14 +169,19 @@ def test_markers_choose_the_pin_for_this_python(pins):
     versions.check()
 
 
-def test_either_build_of_tensorflow_will_do_but_no_other_version(pins, monkeypatch):
+@pytest.mark.parametrize("build", ["tensorflow", "tensorflow_cpu"])
+def test_either_build_of_tensorflow_will_do_in_no_other_version(pins, build, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    note = tmp_path / f"{build}-1.15.0.dist-info/METADATA"
+    note.parent.mkdir()
+    note.write_text(f"Name: {build}\nVersion: 1.15.0\n")
     pins.write_text("tensorflow==1.15.0\n")
-    with pytest.raises(UserError, match=r"expected tensorflow 1\.15\.0, found "):
+    versions.check()
+    assert bench.machine().endswith("TensorFlow 1.15.0")
+    pins.write_text("tensorflow==1.16.0\n")
+    with pytest.raises(UserError, match=r"expected tensorflow 1\.16\.0, found 1\.15\.0"):
         versions.check()
-    for build in ("tensorflow", "tensorflow-cpu"):
-        monkeypatch.setattr(versions, "installed", {build: "1.15.0"}.get)
-        versions.check()
-    monkeypatch.setattr(versions, "installed", {}.get)
+    monkeypatch.setattr("sys.path", [])
     with pytest.raises(UserError, match="found none"):
         versions.check()
 
