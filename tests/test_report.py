@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, change_params, commit, run
+from conftest import ROOT, change_params, commit, dvc, run
 
 WORKFLOW = ROOT / ".github/workflows/pull-request.yml"
 
@@ -17,7 +17,7 @@ def test_the_summary_tells_what_a_branch_changes(folder: Path, tmp_path: Path):
     """All that it needs is in Git: the clone has neither data nor a DVC remote."""
     run("git", "checkout", "-q", "-b", "longer", cwd=folder)
     change_params(folder, train__epochs=3)
-    run("dvc", "repro", cwd=folder)
+    dvc(folder, "repro")
     commit(folder, "3 epochs")
     run("git", "clone", "-q", str(folder), "clone", cwd=tmp_path)
     clone, summary = tmp_path / "clone", tmp_path / "summary.md"
@@ -29,6 +29,6 @@ def test_the_summary_tells_what_a_branch_changes(folder: Path, tmp_path: Path):
     text = summary.read_text(encoding="utf-8")
     verdict = run("python", "-m", "tools.compare", "origin/main", cwd=clone).stdout.splitlines()
     assert verdict[-1] in text
-    assert re.search(r"\| params.yaml \| train.epochs \| 1 +\| 3 ", text)
+    assert re.search(r"\| params.yaml \| train.epochs \| 2 +\| 3 ", text)
     assert re.search(r"\| metrics/evaluate.json +\| accuracy ", text)
     assert (clone / "dvc_plots/index.html").is_file()

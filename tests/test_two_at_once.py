@@ -1,12 +1,11 @@
-"""Two runs at once, in one checkout or on one cache, leave what an undisturbed run leaves."""
+"""Runs at the same time, in one checkout or on one cache, leave what an undisturbed run leaves."""
 
-import random
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from conftest import contents, copy_project, run
+from conftest import contents, copy_project, dvc, run
 
 pytestmark = pytest.mark.slow
 UNSEEN = (".git", ".dvc", "__pycache__")
@@ -23,33 +22,34 @@ def expected(finished: Path) -> dict[str, bytes]:
     return contents(finished, *UNSEEN)
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_two_runs_in_one_checkout(seed, expected, tmp_path):
+def test_runs_in_one_checkout(expected, tmp_path):
+    """Two begin together, one while a stage runs."""
     project = copy_project(tmp_path / "project")
-    first = start(project)
-    time.sleep(random.Random(seed).uniform(0, 12) if seed else 0)
-    second = start(project)
-    results = [first.result(), second.result()]
+    runs = []
+    for pause in (0, 0, 6):
+        time.sleep(pause)
+        runs.append(start(project))
+    results = [running.result() for running in runs]
     assert 0 in [result.returncode for result in results]
     for result in results:
         output = result.stdout + result.stderr
         assert "Traceback" not in output
         if result.returncode:
             assert "is busy, it is being blocked by" in output or "Unable to acquire lock" in output
-    run("dvc", "repro", cwd=project)
+    dvc(project, "repro")
     assert contents(project, *UNSEEN) == expected
-    assert "up to date" in run("dvc", "status", cwd=project).stdout
+    assert "up to date" in dvc(project, "status")
 
 
 def test_two_checkouts_that_share_a_cache(expected, tmp_path):
     projects = [copy_project(tmp_path / name / "project") for name in ("one", "two")]
     for project in projects:
-        run("dvc", "cache", "dir", "--local", str(tmp_path / "cache"), cwd=project)
+        dvc(project, "cache", "dir", "--local", str(tmp_path / "cache"))
     for running in [start(project) for project in projects]:
         assert running.result().returncode == 0, running.result().stderr
     for project in projects:
         assert contents(project, *UNSEEN) == expected
-        assert "up to date" in run("dvc", "status", cwd=project).stdout
+        assert "up to date" in dvc(project, "status")
         run("git", "clean", "-fdXq", "--", "data", "models", cwd=project)  # only what Git ignores
-        run("dvc", "checkout", cwd=project)
+        dvc(project, "checkout")
         assert contents(project, *UNSEEN) == expected, "the cache they share holds something else"

@@ -98,7 +98,7 @@ cluster.joined = lambda batch_size: nullcontext(tf.distribute.MirroredStrategy(d
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
 def test_when_one_is_killed_the_other_ends_and_the_next_start_goes_on(victim: int, folder: Path):
-    change_params(folder, train__epochs=40)  # long enough to be killed in
+    change_params(folder, train__epochs=8)  # long enough to be killed in
     workers = [start(folder, config) for config in configurations(2)]
     while "epoch 2" not in workers[victim].stdout.readline():
         pass
@@ -113,8 +113,8 @@ def test_when_one_is_killed_the_other_ends_and_the_next_start_goes_on(victim: in
     epochs = len(pd.read_csv(folder / CURVES))
     for code, said in together(folder, folder):
         assert code == 0
-        assert f"going on after epoch {epochs}/40 " in said
-    assert len(pd.read_csv(folder / CURVES)) == 40
+        assert f"going on after epoch {epochs}/8 " in said
+    assert len(pd.read_csv(folder / CURVES)) == 8
 
 
 @pytest.mark.slow
