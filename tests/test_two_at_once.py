@@ -8,21 +8,22 @@ import pytest
 from conftest import contents, copy_project, dvc, run
 
 pytestmark = pytest.mark.slow
-UNSEEN = (".git", ".dvc", "__pycache__")
+UNSEEN = (".git", ".dvc", "__pycache__", "dvc.lock")
 
 
 def start(project: Path) -> Future:
-    """Run the pipeline beside this process."""
-    return ThreadPoolExecutor(1).submit(run, "dvc", "repro", cwd=project, check=False)
+    """Run the pipeline up to the training, beside this process."""
+    return ThreadPoolExecutor(1).submit(run, "dvc", "repro", "train", cwd=project, check=False)
 
 
-@pytest.fixture(scope="module")
-def expected(finished: Path) -> dict[str, bytes]:
-    """What an undisturbed run leaves."""
-    return contents(finished, *UNSEEN)
+def assert_undisturbed(project: Path, finished: Path) -> None:
+    """The pipeline up to the training left what it leaves in an undisturbed run."""
+    found, expected = (contents(folder, *UNSEEN) for folder in (project, finished))
+    assert [path for path in found if found[path] != expected[path]] == []
+    assert {"data/processed/test/images.npy", "models/trained/seed-0.keras"} <= found.keys()
 
 
-def test_runs_in_one_checkout(expected, tmp_path):
+def test_runs_in_one_checkout(finished, tmp_path):
     """Two begin together, one while a stage runs."""
     project = copy_project(tmp_path / "project")
     runs = []
@@ -36,20 +37,20 @@ def test_runs_in_one_checkout(expected, tmp_path):
         assert "Traceback" not in output
         if result.returncode:
             assert "is busy, it is being blocked by" in output or "Unable to acquire lock" in output
-    dvc(project, "repro")
-    assert contents(project, *UNSEEN) == expected
-    assert "up to date" in dvc(project, "status")
+    dvc(project, "repro", "train")
+    assert_undisturbed(project, finished)
+    assert "up to date" in dvc(project, "status", "train")
 
 
-def test_two_checkouts_that_share_a_cache(expected, tmp_path):
+def test_two_checkouts_that_share_a_cache(finished, tmp_path):
     projects = [copy_project(tmp_path / name / "project") for name in ("one", "two")]
     for project in projects:
         dvc(project, "cache", "dir", "--local", str(tmp_path / "cache"))
     for running in [start(project) for project in projects]:
         assert running.result().returncode == 0, running.result().stderr
     for project in projects:
-        assert contents(project, *UNSEEN) == expected
-        assert "up to date" in dvc(project, "status")
+        assert_undisturbed(project, finished)
+        assert "up to date" in dvc(project, "status", "train")
         run("git", "clean", "-fdXq", "--", "data", "models", cwd=project)  # only what Git ignores
-        dvc(project, "checkout")
-        assert contents(project, *UNSEEN) == expected, "the cache they share holds something else"
+        dvc(project, "checkout", "train")
+        assert_undisturbed(project, finished)  # so does the cache
