@@ -87,7 +87,7 @@ class Repro:
     def wait_for(self, stage: str | None) -> float:
         """Wait until DVC's output names a stage, run or skipped, or ends; return the work done."""
         while self.process.poll() is None and stage and f"tage '{stage}'" not in self.output:
-            time.sleep(0.005)
+            time.sleep(0.03)
         return self.work()
 
     def send(self, number: int) -> None:
@@ -97,7 +97,7 @@ class Repro:
         with suppress(ProcessLookupError):
             for _ in range(6000):
                 os.killpg(self.process.pid, 0)
-                time.sleep(0.01)
+                time.sleep(0.03)
             raise AssertionError("a process of the group lives on")
 
 
@@ -111,7 +111,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, dict[st
         work = repro.work()
         for stage in repro.stages:
             times.setdefault(stage, work)
-        time.sleep(0.01)
+        time.sleep(0.03)
     assert repro.process.returncode == 0, repro.output
     ends = [*list(times.values())[1:], work]
     return contents(project, *UNSEEN), {
@@ -145,7 +145,7 @@ def interrupt(
     repro = Repro(project)
     moment = repro.wait_for(stage) + seconds
     while repro.process.poll() is None and repro.work() < moment:
-        time.sleep(0.005)
+        time.sleep(0.03)
     if ended := repro.process.poll() is not None:
         assert repro.process.returncode == 0, repro.output
     else:
