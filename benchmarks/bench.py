@@ -19,7 +19,6 @@ import subprocess
 import sys
 import tempfile
 from contextlib import suppress
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -302,8 +301,9 @@ def machine() -> str:
         processor = names[0]
     except (OSError, IndexError):  # no Linux, or a processor without a name
         processor = platform.processor() or platform.machine()
-    software = f"Python {platform.python_version()}, TensorFlow {version('tensorflow')}"
-    return f"Machine: {os.cpu_count()} cores of {processor}, {software}"
+    software = f"Python {platform.python_version()}, TensorFlow"
+    found = " and ".join(versions.installed("tensorflow"))
+    return f"Machine: {os.cpu_count()} cores of {processor}, {software} {found}"
 
 
 def main() -> None:

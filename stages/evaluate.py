@@ -17,7 +17,7 @@ from stages.base.files import atomic_outputs, write_csv, write_json
 from stages.base.settings import Evaluate
 from stages.base.stage import run_stage
 from stages.prediction.calibration import mean_prediction
-from stages.prediction.predict import Ensemble
+from stages.prediction.predict import Ensemble, remove_others
 from stages.report import errors, pictures, scores, style
 from stages.report.scores import percent
 
@@ -135,6 +135,7 @@ def summary(headline: dict, details: dict, alone: dict) -> pd.Series:
 
 def main() -> None:
     settings = params.load()
+    remove_others(settings.seeds)
     test, model = data.load_split("test"), Ensemble(settings.seeds)
     predicted, unscaled = {}, []
     for seed, predictor in zip(settings.seeds, model.predictors, strict=True):

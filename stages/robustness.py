@@ -15,7 +15,7 @@ from stages.base.data import Split
 from stages.base.files import atomic_outputs, write_csv, write_json
 from stages.base.settings import Robustness
 from stages.base.stage import run_stage
-from stages.prediction.predict import Ensemble
+from stages.prediction.predict import Ensemble, remove_others
 from stages.report import pictures, scores, style
 from stages.report.corruptions import CORRUPTIONS, MNIST_C, corrupt
 
@@ -67,6 +67,7 @@ def robustness(
 
 def main() -> None:
     settings = params.load()
+    remove_others(settings.seeds)
     model, test = Ensemble(settings.seeds), data.load_split("test")
     frame = robustness(test, lambda images: model(images)[0], settings.robustness)
     counted = frame["error"][list(MNIST_C)]

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import logging
 import os
 import re
 import shutil
@@ -27,7 +28,8 @@ TRAINED: dict[str, Path] = {}  # by params: folders in which this process has tr
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.stem not in (*NETWORKS, "test_pipeline"))
+    """What takes longest begins first."""
+    items.sort(key=lambda item: item.path.stem not in (*NETWORKS, "test_pipeline", "test_kills"))
 
 
 class Scheduler(LoadScopeScheduling):
@@ -57,7 +59,7 @@ def copy_project(target: Path) -> Path:
         target,
         download__dataset="digits",
         seeds=[0],
-        train__epochs=1,
+        train__epochs=2,
         train__network__filters=[4, 8, 8],
         robustness__images=20,
     )
@@ -90,7 +92,7 @@ def run_stage(main: Callable[[], None], folder: Path, *arguments: str) -> str:
 
 
 def dvc(folder: Path, *arguments: str) -> str:
-    """What a DVC command prints, run in this process: to start DVC takes two seconds."""
+    """What a DVC command says, run in this process: to start DVC takes two seconds."""
     from dvc.cli import main  # here: the import takes a second
 
     output = io.StringIO()
@@ -98,6 +100,8 @@ def dvc(folder: Path, *arguments: str) -> str:
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(output):
         patch.chdir(folder)
         patch.setenv("PATH", path)  # dvc.yaml calls `python`: it must be the same
+        for handler in logging.getLogger("dvc").handlers:  # which keep the stdout of the import
+            patch.setattr(handler, "stream", output)
         code = main([*arguments])
     assert code == 0, output.getvalue()
     return output.getvalue()
@@ -207,9 +211,9 @@ def run(
     return result
 
 
-def stages_run(result: subprocess.CompletedProcess) -> set[str]:
+def stages_run(said: str) -> set[str]:
     """The stages that a `dvc repro` says it ran, not those it found in DVC's cache."""
-    return set(re.findall(r"^Running stage '(.+)'", result.stdout, re.MULTILINE))
+    return set(re.findall(r"^Running stage '(.+)'", said, re.MULTILINE))
 
 
 @pytest.fixture(scope="session")

@@ -77,7 +77,7 @@ def test_the_committed_table_sums_up_the_committed_runs():
 @pytest.mark.slow
 def test_it_measures_each_contender_and_goes_on_where_it_stopped(tmp_path: Path, monkeypatch):
     monkeypatch.chdir(packaged(tmp_path))
-    names = ["notebook", "keras_example", "fast", "default"]
+    names = ["notebook", "keras_example", "default"]
     finished = {"curve": 2 * [{"seconds": 7, "test_errors": 9}], "images": 1, "multiply_adds": 1}
     finished["corruptions"] = {"fog": 0.25, "shear": 0.05}
     kept = Path("results/unfinished")

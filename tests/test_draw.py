@@ -155,12 +155,8 @@ def assert_page_predicts_like(tab: Tab, folder: Path, count: int, limit: float) 
 
 
 def test_the_page_predicts_as_the_exported_network(tab, mnist):
-    assert_page_predicts_like(tab, mnist, 200, 0.002)
+    assert_page_predicts_like(tab, mnist, 500, 0.002)
     assert (mnist / drawing.PAGE).stat().st_size < 1_000_000
-
-
-def test_the_page_predicts_all_test_images_as_the_exported_network(tab, mnist):
-    assert_page_predicts_like(tab, mnist, 10_000, 0.002)
 
 
 @pytest.mark.parametrize("shift", [0, 1])

@@ -12,6 +12,17 @@ if TYPE_CHECKING:
 
 
 @contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Add this path to errors of the file system that name none, as those in writing do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno and not error.filename:
+            error.filename = str(path)
+        raise
+
+
+@contextmanager
 def atomic_output(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; when the block succeeds, rename it to `path`.
 
@@ -21,11 +32,11 @@ def atomic_output(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     try:
-        yield temporary
-        os.replace(temporary, path)
+        with naming(path):
+            yield temporary
+            os.replace(temporary, path)
     except OSError as error:
-        # An error while writing does not say where.
-        if error.errno and Path(error.filename or temporary) == temporary:
+        if error.filename and Path(error.filename) == temporary:
             error.filename = str(path)
         raise
     finally:
