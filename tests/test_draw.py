@@ -297,29 +297,45 @@ def test_a_finger_on_the_paper_does_not_scroll_the_page(tab, finished):
     assert tab.run("scrollY") > 0
 
 
-@pytest.mark.parametrize("light", [False, True])
-def test_a_photo_is_prepared_and_predicted(tab, mnist, light):
-    """A test image on paper that darkens to one side, with a shadow's edge, dropped on the page."""
+def drop(tab: Tab, picture: np.ndarray) -> None:
+    """Drop a picture on the page: grey and opacity, uint8, shape (height, width, 2)."""
+    height, width = picture.shape[:2]
+    pixels = picture[..., [0, 0, 0, 1]].ravel().tolist()
+    tab.run(f"""(async () => {{
+        const [canvas, context] = canvasOf({width}, {height});
+        context.putImageData(new ImageData(new Uint8ClampedArray({pixels}), {width}), 0, 0);
+        const blob = await new Promise((done) => canvas.toBlob(done));
+        const dataTransfer = new DataTransfer();
+        dataTransfer.items.add(new File([blob], "photo.png", {{ type: "image/png" }}));
+        say("");
+        dispatchEvent(Object.assign(new Event("drop"), {{ dataTransfer }}));
+        while (!element("sure").textContent) await new Promise(requestAnimationFrame);
+    }})()""")
+    tab.frame()
+
+
+@pytest.mark.parametrize("look", ["dark on grey", "light on dark", "white on nothing"])
+def test_a_picture_of_one_digit_is_predicted(tab, mnist, look):
     tab.open(mnist / drawing.PAGE)
+    labels = np.load(mnist / "data/processed/test/labels.npy")
     for index in range(10):
-        digit = np.kron(images(mnist)[index, ..., 0], np.ones((12, 12)))
-        paper = np.pad(1 - 0.8 * digit, 90, constant_values=1) * np.linspace(0.5, 0.9, 516)
-        paper[:, 300:] *= 0.6
-        rows = np.round(255 * (1 - paper if light else paper)).astype(int).ravel().tolist()
-        tab.run(f"""(async () => {{
-            const [canvas, context] = canvasOf(516, 516);
-            const pixels = context.createImageData(516, 516);
-            {rows}.forEach((value, at) => pixels.data.set([value, value, value, 255], 4 * at));
-            context.putImageData(pixels, 0, 0);
-            const blob = await new Promise((done) => canvas.toBlob(done, "image/jpeg"));
-            const dataTransfer = new DataTransfer();
-            dataTransfer.items.add(new File([blob], "photo.jpg", {{ type: "image/jpeg" }}));
-            dispatchEvent(Object.assign(new Event("drop"), {{ dataTransfer }}));
-            for (items = []; !items.length;) await new Promise(requestAnimationFrame);
-        }})()""")
-        tab.frame()
-        expected = np.load(mnist / "data/processed/test/labels.npy")[index]
-        assert shown(tab, "answer") == str(expected), index
+        ink = np.kron(images(mnist)[index, ..., 0] / 255, np.ones((7, 7)))
+        paper = {"dark on grey": 210 - 180 * ink, "light on dark": 40 + 180 * ink}
+        picture = np.stack([paper.get(look, 0 * ink + 255), 0 * ink + 255], axis=2)
+        if look not in paper:
+            picture[..., 1] = 255 * ink
+        drop(tab, np.uint8(picture))
+        assert shown(tab, "answer") == str(labels[index]), index
+
+
+def test_a_picture_of_more_than_one_digit_is_for_the_command(tab, mnist):
+    tab.open(mnist / drawing.PAGE)
+    some = images(mnist)[..., 0]
+    for count in (2, 3):
+        picture = 255 - np.hstack([np.kron(each, np.ones((4, 4))) for each in some[:count]])
+        drop(tab, np.uint8(np.stack([picture, 0 * picture + 255], axis=2)))
+        assert shown(tab, "answer") in ("", "?")
+        assert "python -m apps.classify" in shown(tab, "sure") + shown(tab, "second")
 
 
 # The contrast of each element that has text with what is behind it (WCAG 2.2, 1.4.3).
