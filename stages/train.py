@@ -20,7 +20,7 @@ from stages.base.params import PARAMS
 from stages.base.settings import Train
 from stages.base.stage import UserError, run_stage
 from stages.network import architecture, cluster, saved
-from stages.network.batches import training_batches
+from stages.network.batches import training_batches, visits
 from stages.network.callbacks import DIVERGED, Progress, backup_of, fingerprints
 from stages.network.optimizer import Muon
 from stages.network.runtime import keras, limit_processor, seed_everything, tf
@@ -54,7 +54,7 @@ def train(
     check_fit(settings, training, validation)
     seed_everything(seed)
     images, labels, classes = training.images, training.labels, len(training.info.classes)
-    steps = len(images) // settings.batch_size  # per epoch
+    steps = visits(len(images), settings) * len(images) // settings.batch_size  # per epoch
     rates = learning_rates(settings, steps * settings.epochs)
     muon_ratio = settings.muon_learning_rate / settings.learning_rate
     strategy = strategy or tf.distribute.get_strategy()

@@ -340,9 +340,8 @@ def test_a_picture_of_more_than_one_digit_is_for_the_command(tab, mnist):
 
 @pytest.mark.parametrize(("fit", "size"), [("crop", (200, 120)), ("pad", (90, 160))])
 def test_pictures_in_colour_are_classified_as_by_the_command(tab, tmp_path, fit, size):
-    small_project(
-        tmp_path, seeds=[0], download__dataset="things", download__size=20, download__fit=fit
-    )
+    small_project(tmp_path, seeds=[0], download__size=20, download__fit=fit)
+    change_params(tmp_path, download__dataset="things", train__batch_size=8, train__epochs=4)
     rng = np.random.default_rng(0)
     for name, colour in (
         ("red", (220, 60, 50)),

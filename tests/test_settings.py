@@ -162,7 +162,7 @@ def seen(folder: Path) -> dict[str, object]:
 # Seen to act in the tests of folders, of splits, of training, of augmentation and of batches.
 ELSEWHERE = ["dataset", "size", "colour", "fit", "unreadable"]
 ELSEWHERE = [f"download.{name}" for name in ELSEWHERE]
-ELSEWHERE += ["preprocess.test_size", "train.patience", "train.class_weights"]
+ELSEWHERE += ["preprocess.test_size", "train.patience", "train.class_weights", "train.least_steps"]
 ELSEWHERE += [f"train.augment.{name}" for name in ("shift", "zoom", "shear", "flip")]
 ELSEWHERE += [f"train.photometric.{family.__name__}" for family in FAMILIES]
 ELSEWHERE += ["train.photometric.at_end"]
