@@ -122,6 +122,7 @@ def test_images_of_another_size_run_to_the_end(folder: Path):
     with open(folder / "stages/dataset/catalogue.yaml", "a", encoding="utf-8") as file:
         file.write("\n" + yaml.safe_dump({"rectangles": entry}))
     change_params(folder, download__dataset="rectangles", train__epochs=3)
+    change_params(folder, train__batch_size=32, train__least_steps=30)
     run("dvc", "repro", cwd=folder, MNIST_MIRROR="")
     result = json.loads((folder / "metrics/evaluate.json").read_bytes())
     assert (result["dataset"], result["images"]) == ("rectangles", 100)

@@ -38,9 +38,10 @@ def training_batches(
         seed: non-negative; different seeds give unrelated orders and transformations.
 
     Returns:
-        len(epochs) · (visits · N // batch_size) elements: images, float32 in [0, 1], shape (batch_size,
-        height, width, channels), and one-hot float32 labels, shape (batch_size, classes); with
-        balanced class weights also the images' weights, float32, shape (batch_size,).
+        len(epochs) · (visits · N // batch_size) elements: images, float32 in [0, 1], shape
+        (batch_size, height, width, channels), and one-hot float32 labels, shape (batch_size,
+        classes); with balanced class weights also the images' weights, float32, shape
+        (batch_size,).
     """
     count, batch_size = len(images), settings.batch_size
     places = visits(count, settings) * count
