@@ -11,12 +11,13 @@ nothing.
 import json
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import BinaryIO
 
 import numpy as np
 
 from stages.base import data, params
 from stages.base.data import PROCESSED, RAW, SPLITS, DatasetInfo
-from stages.base.files import replacing_together, write_json
+from stages.base.files import atomic_outputs, naming, write_json
 from stages.base.settings import Preprocess
 from stages.base.stage import UserError, run_stage
 from stages.dataset import duplicates, idx
@@ -51,9 +52,8 @@ def preprocess(raw: Path, processed: Path, settings: Preprocess) -> None:
     else:
         names = [f"{part} {number}" for part, number in zip(parts, numbers, strict=True)]
     processed.mkdir(parents=True, exist_ok=True)
-    with TemporaryFile(dir=processed) as file, replacing_together() as new:
-        images = np.memmap(file, np.uint8, "w+", shape=(len(labels), *info.shape))
-        digests = load_images(raw, info, images)
+    with naming(processed), TemporaryFile(dir=processed) as file, atomic_outputs() as temporary:
+        images, digests = load_images(raw, info, file)
         groups, alike = duplicates.groups(images, digests, labels)
         shares = {"test": settings.test_size, "validation": settings.validation_size}
         shares = {split: share for split, share in shares.items() if split not in info.images}
@@ -67,37 +67,42 @@ def preprocess(raw: Path, processed: Path, settings: Preprocess) -> None:
         for split, rows in assigned.items():
             parts[rest[rows]] = split
         names = np.array(names, object)
-        found = look.Found(info, images, labels, parts, names, digests, groups, alike, files)
+        dataset = look.Dataset(info, images, labels, parts, names, digests, groups, alike, files)
         for split in SPLITS:
             rows = np.flatnonzero(parts == split)
             rows = rows[np.lexsort((labels[rows], digests[rows]))]
             folder = processed / split
             # Of pictures, names are known: then their numbers must not change when one is added.
             own_numbers = np.arange(len(rows), dtype=np.uint32) if files else numbers[rows]
-            save_images(images, rows, new(folder / "images.npy"))
-            save(labels[rows], new(folder / "labels.npy"))
-            save(own_numbers, new(folder / "numbers.npy"))
+            save_images(images, rows, temporary(folder / "images.npy"))
+            save(labels[rows], temporary(folder / "labels.npy"))
+            save(own_numbers, temporary(folder / "numbers.npy"))
             own = {"images": {split: len(rows)}, "disputed": ()}
             if split == "test":
                 own["disputed"] = info.disputed
-                save(found.seen[rows], new(folder / "seen.npy"))
+                save(dataset.seen[rows], temporary(folder / "seen.npy"))
                 if files:
-                    write_json(new(folder / "files.json"), names[rows].tolist())
+                    write_json(temporary(folder / "files.json"), names[rows].tolist())
             content = info.model_copy(update=own).model_dump_json(indent=2) + "\n"
-            new(folder / "dataset.json").write_text(content, encoding="utf-8", newline="\n")
-        look.write(found, new)
+            temporary(folder / "dataset.json").write_text(content, encoding="utf-8", newline="\n")
+        look.write(dataset, temporary)
 
 
-def load_images(raw: Path, info: DatasetInfo, images: np.ndarray) -> np.ndarray:
-    """Fill an array with the images of all files; checksums of their pixels, uint64, shape (N,)."""
-    digests = np.empty(len(images), np.uint64)
+def load_images(raw: Path, info: DatasetInfo, file: BinaryIO) -> tuple[np.ndarray, np.ndarray]:
+    """Copy the images of all files into an empty one.
+
+    Returns:
+        The images, mapped from `file`, and checksums of their pixels, uint64, shape (N,).
+    """
+    digests = np.empty(sum(info.images.values()), np.uint64)
     start = 0
     for split in info.images:
         for block in idx.read_blocks(raw / images_file(split, info), BLOCK):
-            images[start : start + len(block)] = block.reshape(-1, *info.shape)
+            file.write(block)  # not through the map: a full disk would kill the process
             digests[start : start + len(block)] = [digest(image.tobytes()) for image in block]
             start += len(block)
-    return digests
+    file.flush()
+    return np.memmap(file, np.uint8, "r", shape=(len(digests), *info.shape)), digests
 
 
 def save_images(images: np.ndarray, rows: np.ndarray, path: Path) -> None:
@@ -145,4 +150,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, __doc__)

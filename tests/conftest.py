@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import logging
 import os
 import re
 import shutil
@@ -28,7 +29,8 @@ TRAINED: dict[str, Path] = {}  # by params: folders in which this process has tr
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.stem not in (*NETWORKS, "test_pipeline"))
+    """What takes longest begins first."""
+    items.sort(key=lambda item: item.path.stem not in (*NETWORKS, "test_pipeline", "test_kills"))
 
 
 class Scheduler(LoadScopeScheduling):
@@ -58,7 +60,7 @@ def copy_project(target: Path) -> Path:
         target,
         download__dataset="digits",
         seeds=[0],
-        train__epochs=1,
+        train__epochs=2,
         train__network__filters=[4, 8, 8],
         robustness__images=20,
     )
@@ -91,7 +93,7 @@ def run_stage(main: Callable[[], None], folder: Path, *arguments: str) -> str:
 
 
 def dvc(folder: Path, *arguments: str) -> str:
-    """What a DVC command prints, run in this process: to start DVC takes two seconds."""
+    """What a DVC command says, run in this process: to start DVC takes two seconds."""
     from dvc.cli import main  # here: the import takes a second
 
     output = io.StringIO()
@@ -99,6 +101,8 @@ def dvc(folder: Path, *arguments: str) -> str:
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(output):
         patch.chdir(folder)
         patch.setenv("PATH", path)  # dvc.yaml calls `python`: it must be the same
+        for handler in logging.getLogger("dvc").handlers:  # which keep the stdout of the import
+            patch.setattr(handler, "stream", output)
         code = main([*arguments])
     assert code == 0, output.getvalue()
     return output.getvalue()
@@ -208,9 +212,9 @@ def run(
     return result
 
 
-def stages_run(result: subprocess.CompletedProcess) -> set[str]:
+def stages_run(said: str) -> set[str]:
     """The stages that a `dvc repro` says it ran, not those it found in DVC's cache."""
-    return set(re.findall(r"^Running stage '(.+)'", result.stdout, re.MULTILINE))
+    return set(re.findall(r"^Running stage '(.+)'", said, re.MULTILINE))
 
 
 @pytest.fixture(scope="session")
@@ -225,7 +229,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def settings_of_others(folder: Path) -> dict[str, str]:
-    """Environment of a user who has set much for other projects: nothing of it may show."""
+    """Environment of a user who has set much for other projects: no byte may show it.
+
+    test_two_at_once compares the result with that of runs without these settings.
+    """
     keras = {"floatx": "float64", "image_data_format": "channels_first", "epsilon": 0.1}
     (folder / "keras.json").write_text(json.dumps(keras | {"backend": "torch"}))
     (folder / "matplotlibrc").write_text("text.usetex: True\nfont.size: 40\n")

@@ -145,9 +145,8 @@ def test_metrics_have_the_same_keys_for_any_number_of_seeds(
 @pytest.mark.parametrize(
     ("classes", "shape", "absent"),
     [
-        (("ant", "bee"), (28, 28, 1), None),
         (("ant", "bee"), (17, 40, 3), 1),
-        (tuple(f"class, {label}" for label in range(40)), (16, 16, 3), 39),
+        (tuple(f"class, {label}" for label in range(30)), (16, 16, 3), 29),
         (("$x$", "日本語", 'a "quoted", name'), (20, 24, 1), 0),
     ],
 )
@@ -235,7 +234,7 @@ def test_a_missing_input_is_refused_and_the_outputs_stay(project: Path, name: st
     assert {output.read_text() for output in outputs} == {"of an earlier run"}
 
 
-def test_accuracy_without_pictures_that_training_had_is_told(tmp_path, made):
+def test_accuracy_without_pictures_that_training_had_is_told(tmp_path, made, no_charts):
     seen = np.arange(len(made.test.labels)) % 3 == 0
     (tmp_path / evaluate.SEEN).parent.mkdir(parents=True)
     for marked in (seen, seen | True):

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, change_params, copy_project, run
+from conftest import ROOT, change_params, dvc, run
 
 from stages.report.scores import percent
 
@@ -66,16 +66,15 @@ def test_its_accuracy_is_that_of_the_committed_metrics(cells):
     not (shutil.which("make") and shutil.which("jupyter")),
     reason="make or Jupyter is not installed: see requirements-dev.txt",
 )
-def test_it_runs_on_another_project_and_says_what_to_do_before_the_pipeline_has_run(tmp_path):
-    project = copy_project(tmp_path / "project")
-    change_params(project, seeds=[1, 0], package__average_shift=0)
-    result = execute(project, check=False)
+def test_it_runs_on_another_project_and_says_what_to_do_before_the_pipeline_has_run(folder):
+    change_params(folder, seeds=[1, 0], package__average_shift=0)
+    result = execute(folder, check=False)
     assert "error: models/trained/seed-1.keras cannot be loaded" in result.stderr
-    assert (project / NOTEBOOK).read_bytes() == (ROOT / NOTEBOOK).read_bytes()
-    run("dvc", "repro", cwd=project)
-    execute(project)
-    metrics = json.loads((project / "metrics/evaluate.json").read_text(encoding="utf-8"))
-    assert f"accuracy {percent(metrics['accuracy'])}, 95 % interval" in printed(cells_of(project))
-    before = (project / NOTEBOOK).read_bytes()
-    execute(project)
-    assert (project / NOTEBOOK).read_bytes() == before, "run again, it is the same"
+    assert (folder / NOTEBOOK).read_bytes() == (ROOT / NOTEBOOK).read_bytes()
+    dvc(folder, "repro")
+    execute(folder)
+    metrics = json.loads((folder / "metrics/evaluate.json").read_text(encoding="utf-8"))
+    assert f"accuracy {percent(metrics['accuracy'])}, 95 % interval" in printed(cells_of(folder))
+    before = (folder / NOTEBOOK).read_bytes()
+    execute(folder)
+    assert (folder / NOTEBOOK).read_bytes() == before, "run again, it is the same"

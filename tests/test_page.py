@@ -2,12 +2,11 @@
 
 import json
 import re
-import shutil
 from pathlib import Path
 
 import pytest
 from browser import Tab
-from conftest import ROOT, change_params, commit, copy_project, dvc, run
+from conftest import ROOT, copy_project, dvc
 
 TEMPLATE = (ROOT / ".dvc/page.html").read_text(encoding="utf-8")
 
@@ -70,17 +69,6 @@ def look(tab: Tab, path: Path) -> dict:
     return seen | {"faults": faults}
 
 
-@pytest.fixture(scope="module")
-def finished(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same after two epochs: a curve of one point is no curve."""
-    project = tmp_path_factory.mktemp("page") / "project"
-    shutil.copytree(finished, project, symlinks=True)
-    change_params(project, train__epochs=2)
-    run("dvc", "repro", cwd=project)
-    commit(project, "run")
-    return project
-
-
 def assert_all_is_drawn(seen: dict) -> None:
     assert len(seen["charts"]) >= 3
     assert all(chart["drawn"] for chart in seen["charts"]), seen["charts"]
@@ -101,7 +89,7 @@ def test_page_is_drawn_offline_in_any_folder(tab, folder, command, out):
         text = curves.read_text(encoding="utf-8")
         curves.unlink()  # DVC may have linked it to its cache
         curves.write_text(text.replace("0.", "0.1"), encoding="utf-8")
-    run("dvc", "plots", *command.split(), "--out", out, cwd=folder)
+    dvc(folder, "plots", *command.split(), "--out", out)
     seen = look(tab, folder / out / "index.html")
     assert_all_is_drawn(seen)
     assert seen["faults"] == []

@@ -13,8 +13,8 @@ from conftest import PARAMS, ROOT, change_params, leaves, packaged, run, run_sta
 from stages import evaluate, package, preprocess, robustness, train
 from stages.base.settings import Train
 from stages.network.photometric import FAMILIES
-from stages.network.runtime import keras, limit, tf
-from stages.report import pictures
+from stages.network.runtime import keras, limit_processor, tf
+from stages.report import pictures, style
 
 BATCH = 128
 IMAGES = 1332  # to train on: digits has 1,437, of which some 8 % are for validation
@@ -119,9 +119,18 @@ OTHERS = {  # values unlike the usual ones; what they do is seen where they act
 
 def seen(folder: Path) -> dict[str, object]:
     """By key of OTHERS: the value that is seen to act."""
-    fit, told = fit_in(folder, seed=3).seen(), {}
+    fit, told, packaged = fit_in(folder, seed=3).seen(), {}, []
     run_stage(preprocess.main, folder)
-    run_stage(package.main, folder, "--seed", "3")
+
+    def stop(model: keras.Model, path: Path) -> None:
+        """Files to use take seconds."""
+        packaged.append(model)
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(package.saved, "save", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run_stage(package.main, folder, "--seed", "3")
 
     def overhear(patch: pytest.MonkeyPatch, module: ModuleType, name: str) -> None:
         """Note what a function is told besides its data."""
@@ -132,15 +141,16 @@ def seen(folder: Path) -> dict[str, object]:
         for name in ("sample_predictions", "misclassified"):
             overhear(patch, pictures, name)
         overhear(patch, robustness, "corrupt")
+        # What pictures look like does not matter here, and takes seconds.
+        patch.setattr(style, "chart", lambda title, _, note: style.page(title, (0, 0), note)[0])
         for stage in (evaluate, robustness):
             run_stage(stage.main, folder)
     validation = np.load(folder / "data/processed/validation/labels.npy")
-    packaged = keras.saving.load_model(folder / "models/packaged/seed-3/model.keras")
     return fit | {
         "seeds": [3],
         # Which side an image is on is a matter of chance, so the share is not exact.
         "preprocess.validation_size": round(20 * len(validation) / 1437) / 20,
-        "package.average_shift": packaged.get_layer("margin").padding[0][0],
+        "package.average_shift": packaged[0].get_layer("margin").padding[0][0],
         "evaluate.samples": told["sample_predictions"][-2],
         "evaluate.misclassified": told["misclassified"][-1],
         "evaluate.seed": told["sample_predictions"][-1],
@@ -152,7 +162,7 @@ def seen(folder: Path) -> dict[str, object]:
 # Seen to act in the tests of folders, of splits, of training, of augmentation and of batches.
 ELSEWHERE = ["dataset", "size", "colour", "fit", "unreadable"]
 ELSEWHERE = [f"download.{name}" for name in ELSEWHERE]
-ELSEWHERE += ["preprocess.test_size", "train.patience", "train.class_weights"]
+ELSEWHERE += ["preprocess.test_size", "train.patience", "train.class_weights", "train.least_steps"]
 ELSEWHERE += [f"train.augment.{name}" for name in ("shift", "zoom", "shear", "flip")]
 ELSEWHERE += [f"train.photometric.{family.__name__}" for family in FAMILIES]
 ELSEWHERE += ["train.photometric.at_end"]
@@ -200,7 +210,7 @@ def test_the_seed_of_preprocess_decides_which_images_validate(finished: Path, fo
 
 @pytest.mark.slow
 def test_the_limit_of_instructions_reaches_onednn_and_the_network(folder: Path):
-    if not limit("avx512", 2).startswith("AVX-512"):
+    if not limit_processor("avx512", 2).startswith("AVX-512"):
         pytest.skip("this processor has no AVX-512")
     network = folder / "models/trained/seed-0.keras"
     before = network.read_bytes()

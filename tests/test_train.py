@@ -183,9 +183,3 @@ def test_the_number_of_cores_changes_no_byte(folder: Path, tmp_path: Path):
             os.sched_setaffinity(0, cores)
         outputs.append(contents(copy / TRAINED))
     assert outputs[0] == outputs[1]
-
-
-def test_what_keras_is_kept_from_importing_can_be_imported_afterwards():
-    code = "import sys, stages.network.runtime; print({'matplotlib', 'sklearn'} & {*sys.modules});"
-    code += "import matplotlib.figure, sklearn.metrics"
-    assert run("python", "-c", code, cwd=ROOT).stdout == "set()\n"

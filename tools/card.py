@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from stages.base.files import replacing
+from stages.base.files import atomic_output
 from stages.base.stage import UserError, arguments, run_stage
 from stages.report.corruptions import MNIST_C, OTHERS
 from stages.report.scores import percent, wilson_interval
@@ -91,7 +91,7 @@ def main() -> None:
     for path, text in texts.items():
         new = MARK.sub(lambda mark: f"{mark[1]}{values[mark[2]]}{mark[4]}", text)
         if new != text and not check:
-            with replacing(path) as temporary:
+            with atomic_output(path) as temporary:
                 temporary.write_text(new, encoding="utf-8", newline="\n")
             print(f"{path}: the numbers are those of the last run")
 

@@ -16,12 +16,21 @@ def arguments(doc: str | None) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(description=doc and doc.splitlines()[0])
 
 
-def run_stage(main: Callable[[], None]) -> None:
+def run_stage(main: Callable[[], None], about: str | None = None) -> None:
     """Call `main` and end the process: code 0 if it returns, else one line on stderr and non-zero.
 
     Handles UserError, errors of the file system (a full disk, a missing permission) and Ctrl-C.
     Anything else is a bug in the pipeline and keeps its traceback.
+
+    Args:
+        main: the script.
+        about: its docstring, if it takes no arguments: `--help` shows it, others are refused.
     """
+    if about:
+        parser = argparse.ArgumentParser(
+            description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        parser.parse_args()
     interrupted = False
 
     def interrupt(number: int, frame) -> None:

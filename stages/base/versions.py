@@ -27,10 +27,9 @@ def check() -> None:
         pins.setdefault(name, []).append(version)  # several if they differ by Python's version
     faults = []
     for name, expected in pins.items():
-        versions = [installed(each) for each in (name, ALSO_NAMED.get(name)) if each]
-        if not {*versions} & {*expected}:
-            found = next(filter(None, versions), "none")
-            faults.append(f"{name} {' or '.join(expected)}, found {found}")
+        found = installed(name)
+        if not {*found} & {*expected}:
+            faults.append(f"{name} {' or '.join(expected)}, found {' and '.join(found) or 'none'}")
     if faults:
         raise UserError(
             f"installed packages differ from {PINS.name}: expected {'; '.join(faults)}. Run "
@@ -38,8 +37,7 @@ def check() -> None:
         )
 
 
-def installed(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
+def installed(package: str) -> list[str]:
+    """The installed versions of a package, under both names if it has two; may be empty."""
+    names = {package, ALSO_NAMED.get(package, package)}
+    return [found.version for name in names for found in metadata.distributions(name=name)]

@@ -33,7 +33,7 @@ def joined(batch_size: int) -> Iterator[tf.distribute.Strategy]:
     except tf.errors.OpError as error:
         if not config:
             raise
-        reason = " ".join(str(error).rpartition("aborted by: ")[2].split())[:100]
+        reason = str(error).rpartition("aborted by: ")[2].strip().partition("\n")[0]
         message = f"another worker is gone ({reason}): start all of them again"
         raise UserError(f"{message}; training goes on after its last whole epoch") from None
 

@@ -39,13 +39,13 @@ with silent_stderr():
 for name in unused:
     del sys.modules[name]
 
-tf.config.threading.set_intra_op_parallelism_threads(2)  # for what predicts; see `limit`
+tf.config.threading.set_intra_op_parallelism_threads(2)  # for what predicts; see `limit_processor`
 tf.get_logger().setLevel("ERROR")  # predicting with five models is no reason for a warning
 
-__all__ = ["keras", "limit", "seed_everything", "tf"]
+__all__ = ["keras", "limit_processor", "seed_everything", "tf"]
 
 
-def limit(instructions: str, threads: int | str) -> str:
+def limit_processor(instructions: str, threads: int | str) -> str:
     """Limit what is used of the processor; call it before anything is computed.
 
     Gradients of convolutions are summed in one part per thread, so the last bits of a result depend
@@ -69,9 +69,9 @@ def limit(instructions: str, threads: int | str) -> str:
     return f"{_instructions(instructions)}, threads: {threads}{note}"
 
 
-def _instructions(limit: str) -> str:
+def _instructions(chosen: str) -> str:
     """Which of the processor's instructions oneDNN will use, in words."""
-    if limit == "avx2" and __cpu_features__.get("AVX2"):
+    if chosen == "avx2" and __cpu_features__.get("AVX2"):
         return "AVX2 as train.instructions says"
     if __cpu_features__.get("AVX512_SKX"):  # the same set of instructions as oneDNN's AVX512_CORE
         return "AVX-512"

@@ -1,6 +1,7 @@
 """Predictions of packaged models: LiteRT files, run without TensorFlow."""
 
 import json
+import shutil
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -21,6 +22,18 @@ THREADS = 2  # the result does not depend on it
 def folder_of(seed: int) -> Path:
     """Where `package` puts what it makes of the model of that seed."""
     return PACKAGED / f"seed-{seed}"
+
+
+def remove_others(seeds: list[int]) -> None:
+    """Remove what was packaged of seeds that have left the list: DVC leaves it where it is.
+
+    Stages that depend on a folder of all seeds would see it as a change, and so would Git. What DVC
+    keeps comes back from its cache with the seed.
+    """
+    folders = "models/packaged", "models/curves", "metrics/package", "metrics/exports"
+    for path in (path for folder in folders for path in Path(folder).glob("seed-*")):
+        if path.name.partition(".")[0] not in {f"seed-{seed}" for seed in seeds}:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 class Predictor:

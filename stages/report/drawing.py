@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image, ImageFont
 from PIL.ImageFont import FreeTypeFont
 
-from stages.base.files import replacing
+from stages.base.files import atomic_output
 
 DPI = 200  # pixels to an inch: what fills the width of a page is fit for print
 MANY = 3000  # colours: drawings have fewer, photographs more
@@ -49,5 +49,5 @@ def save(picture: Image.Image, path: Path) -> None:
     256 colours, which makes a third of the size."""
     if picture.getcolors(MANY):
         picture = picture.quantize(256, Image.Quantize.FASTOCTREE)  # a fifth of the default's time
-    with replacing(path) as temporary:
+    with atomic_output(path) as temporary:
         picture.save(temporary, format="png", optimize=True, dpi=(DPI, DPI))

@@ -1,4 +1,4 @@
-"""Python imports this first; of a stage it writes to $TRACE what files and params it used."""
+"""Python imports this first; it writes to $TRACE which packages, files and params a stage used."""
 
 import atexit
 import json
@@ -54,7 +54,9 @@ def report() -> None:
     if not spec or not spec.name.startswith(("apps.", "stages.")):
         return
     modules = {inside(getattr(module, "__file__", None)) for module in sys.modules.values()}
+    packages = {name.partition(".")[0] for name, module in sys.modules.items() if module}
     content = {
+        "packages": sorted(packages),
         "modules": sorted(filter(None, modules)),
         "opened": sorted(opened - written),
         "written": sorted(written),
