@@ -1,4 +1,4 @@
-"""Test error against seconds of training: our presets and three well-known models.
+"""Test error against seconds of training: our presets and well-known models.
 
     python -m benchmarks.bench                     everything: an hour on two cores
     python -m benchmarks.bench --seeds 1 --epochs 1     a look at whether it runs: minutes
@@ -32,9 +32,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from stages.base import data, params, versions
-from stages.base.files import replacing, write_csv
+from stages.base.files import atomic_output, write_csv
 from stages.base.stage import UserError, run_stage
-from stages.report import style
+from stages.report import drawing, style
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path("benchmarks/results")
@@ -58,7 +58,12 @@ CONTENDERS = {
     "short": Contender("ours, short", 2, "#56b4e9", "D"),
     "default": Contender("ours, default", 3, style.BLUE, "v"),
     "best": Contender("ours, best", 5, style.ORANGE, "p"),
+    "linear": Contender("linear classifier of pixels", 1, style.GREY, "o"),
+    "planets_guide": Contender("A guide to MLOps' model", 1, "#e69f00", "s"),
+    "keras_scratch": Contender("Keras' example from scratch", 1, "#cc79a7", "P"),
+    "photos": Contender("ours, photos", 3, style.BLUE, "v"),
 }
+OF_PICTURES = ("linear", "planets_guide", "keras_scratch", "photos")  # for a folder of pictures
 
 Runs = dict[tuple[str, int], dict]  # by contender and seed, what benchmarks/contenders.py wrote
 
@@ -234,7 +239,7 @@ def plain_log_axes(axes: Axes) -> None:
     axes.grid()
 
 
-def page(summary: pd.DataFrame) -> str:
+def page(summary: pd.DataFrame, dataset: str) -> str:
     """The table as a page to read, with the machine in words."""
 
     def cell(value: float, digits: int, spread: float = np.nan) -> str:
@@ -244,8 +249,8 @@ def page(summary: pd.DataFrame) -> str:
     lines = [
         "# Test error against seconds of training",
         "",
-        "Written by `python -m benchmarks.bench`; [benchmarks](../../docs/benchmarks.md) says what",
-        f"is measured. {machine()}.",
+        f"Dataset: {dataset}. Written by `python -m benchmarks.bench`; docs/benchmarks.md says",
+        f"what is measured. {machine()}.",
         "",
         "![A line per run, test error against seconds](error_against_seconds.png)",
         "",
@@ -273,17 +278,18 @@ def page(summary: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def write(runs: Runs, labels: np.ndarray, folder: Path) -> pd.DataFrame:
+def write(runs: Runs, test: data.Split, folder: Path) -> pd.DataFrame:
     """Tables, picture and page of the runs so far into `folder`; returns the table."""
     listed = list(CONTENDERS)
     runs = dict(sorted(runs.items(), key=lambda run: (listed.index(run[0][0]), run[0][1])))
+    labels = test.labels
     frame, summary = curves(runs), table(runs, labels)
     write_csv(folder / "runs.csv", frame, index=False, float_format="%.6g")
     write_csv(folder / "table.csv", summary, index=False, float_format="%.6g")
-    style.save(draw(frame, len(labels)), folder / "error_against_seconds.png")
-    style.save(draw_corrupted(runs, len(labels)), folder / "corrupted.png")
-    with replacing(folder / "README.md") as temporary:
-        temporary.write_text(page(summary), encoding="utf-8", newline="\n")
+    drawing.save(draw(frame, len(labels)), folder / "error_against_seconds.png")
+    drawing.save(draw_corrupted(runs, len(labels)), folder / "corrupted.png")
+    with atomic_output(folder / "README.md") as temporary:
+        temporary.write_text(page(summary, test.info.name), encoding="utf-8", newline="\n")
     return summary
 
 
@@ -303,22 +309,25 @@ def machine() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS), help="some of all"
+        "--contenders", nargs="+", choices=CONTENDERS, help="in place of those for this dataset"
     )
     parser.add_argument("--seeds", type=int, help="seeds per contender, at most")
     parser.add_argument("--epochs", type=int, help="epochs of each contender, in place of its own")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the results")
+    parser.add_argument("--output", type=Path, help="folder for the results")
     options = parser.parse_args()
-    contenders = options.contenders
+    test = data.load_split("test")
+    of_pictures = test.info.fit is not None
+    fit_for = [name for name in CONTENDERS if (name in OF_PICTURES) == of_pictures]
+    contenders = options.contenders or fit_for
+    output = options.output or (RESULTS / test.info.name if of_pictures else RESULTS)
     if "pytorch_example" in contenders and not find_spec("torch"):
         print("PyTorch is not installed: its example is left out")
         contenders = [name for name in contenders if name != "pytorch_example"]
-    labels = data.load_split("test").labels
     counts = {name: min(CONTENDERS[name].seeds, options.seeds or 100) for name in contenders}
     turns = [(name, seed) for name, count in counts.items() for seed in range(count)]
     turns.sort(key=lambda turn: (turn[1] + 0.5) / counts[turn[0]])  # each spread over all the time
     key = fingerprint(options.epochs)
-    kept = options.output / "unfinished"
+    kept = output / "unfinished"
     kept.mkdir(parents=True, exist_ok=True)
     paths = {(name, seed): kept / f"{name}-{seed}.json" for name, seed in turns}
     runs = {}
@@ -333,14 +342,14 @@ def main() -> None:
         for name, seed in progress:
             progress.set_postfix_str(f"{name}, seed {seed}")
             runs[name, seed] = run = measure(name, seed, options.epochs) | {"key": key}
-            with replacing(paths[name, seed]) as temporary:
+            with atomic_output(paths[name, seed]) as temporary:
                 temporary.write_text(json.dumps(run), encoding="utf-8")
             end = run["curve"][-1]
             progress.write(
                 f"{name}, seed {seed}: {end['test_errors']} errors, {end['seconds']:.1f} s"
             )
-            write(runs, labels, options.output)
-    summary = write(runs, labels, options.output)
+            write(runs, test, output)
+    summary = write(runs, test, output)
     for path in paths.values():
         path.unlink()
     with suppress(OSError):  # of other contenders there may be more

@@ -26,9 +26,9 @@ import pandas as pd
 import yaml
 
 from benchmarks.bench import RESULTS
+from stages.base.data import RAW
 from stages.base.files import write_csv
 from stages.base.stage import UserError, run_stage
-from stages.dataset.catalogue import RAW
 
 STAGE = re.compile(r"Running stage '(.+)'")
 EPOCH = re.compile(r"^epoch \d+/\d+: .* ([\d,]+) images/s$")

@@ -19,7 +19,7 @@ from apps.classify.preparation import prepare
 from benchmarks.drawn import negatives
 from benchmarks.drawn import pages as drawing
 from stages.base import data
-from stages.base.files import replacing_together, write_csv
+from stages.base.files import atomic_outputs, write_csv
 from stages.base.stage import run_stage
 from stages.report import scores
 
@@ -92,7 +92,7 @@ def main() -> None:
         if kind.source == "handwritten" or info.shows_digits
     ]
     frame = pd.DataFrame(measure(kind, images, labels) for kind in bar(kinds, "pages"))
-    with replacing_together() as temporary:
+    with atomic_outputs() as temporary:
         write_csv(temporary(CONDITIONS), frame.round(5), index=False)
         write_csv(temporary(ACCEPTED), accepted, index_label="what")
     total, worst = frame.sum(numeric_only=True), frame.loc[frame["error"].idxmax()]
@@ -104,4 +104,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, __doc__)

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from stages.base import data, params
 from stages.base.data import RAW, DatasetInfo
-from stages.base.files import replacing, replacing_together
+from stages.base.files import atomic_output, atomic_outputs
 from stages.base.stage import UserError, run_stage
 from stages.dataset import catalogue, digits, idx
 from stages.dataset.catalogue import UNREACHABLE, Entry, File
@@ -59,9 +59,9 @@ def download(name: str, folder: Path, mirror: str | None = None) -> DatasetInfo:
         sources.remove(source)
         sources.insert(0, source)  # what delivers comes first
     info = describe(name, entry, kept)
-    with replacing_together() as new:
+    with atomic_outputs() as temporary:
         for file_name in entry.files:  # copied: `folder` may be on another file system
-            new(folder / file_name).write_bytes((kept / file_name).read_bytes())
+            temporary(folder / file_name).write_bytes((kept / file_name).read_bytes())
     return info
 
 
@@ -209,11 +209,11 @@ def main() -> None:
         try:
             info = download(name, RAW, os.environ.get("MNIST_MIRROR"))
         except NoSourceError as error:  # for tools/run.py, to which DVC tells no more than "failed"
-            with replacing(UNREACHABLE) as temporary:
+            with atomic_output(UNREACHABLE) as temporary:
                 temporary.write_text(f"{error}\n", encoding="utf-8")
             raise
     data.write_info(info, RAW)
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, __doc__)

@@ -13,12 +13,12 @@ from scipy.special import softmax
 
 from stages.base import data, params
 from stages.base.data import PROCESSED, Split, curves_of
-from stages.base.files import replacing_together, write_csv, write_json
+from stages.base.files import atomic_outputs, write_csv, write_json
 from stages.base.settings import Evaluate
 from stages.base.stage import run_stage
 from stages.prediction.calibration import mean_prediction
 from stages.prediction.predict import Ensemble, remove_others
-from stages.report import errors, pictures, scores, style
+from stages.report import drawing, errors, pictures, scores
 from stages.report.scores import percent
 
 METRICS = Path("metrics/evaluate.json")
@@ -87,18 +87,20 @@ def evaluate(
         "misclassified": pictures.misclassified(test, mean, settings.misclassified),
         "reliability": pictures.reliability(labels, mean, unscaled),
     }
-    with replacing_together() as new:
-        write_json(new(METRICS), headline)
-        write_json(new(SEEDS), fewer_digits(alone))
-        write_csv(new(HEADLINE), summary(headline, details, alone), index_label="measure")
-        write_csv(new(CONFUSION), pd.DataFrame(counts, classes, classes), index_label="actual")
-        write_csv(new(DETAILS / "predictions.csv"), table.sort_values("index"), index=False)
+    with atomic_outputs() as temporary:
+        write_json(temporary(METRICS), headline)
+        write_json(temporary(SEEDS), fewer_digits(alone))
+        write_csv(temporary(HEADLINE), summary(headline, details, alone), index_label="measure")
+        write_csv(
+            temporary(CONFUSION), pd.DataFrame(counts, classes, classes), index_label="actual"
+        )
+        write_csv(temporary(DETAILS / "predictions.csv"), table.sort_values("index"), index=False)
         wrong = table[guesses != labels].sort_values("index")
-        write_csv(new(MISCLASSIFIED), wrong, index=False)
-        write_json(new(DETAILS / "scores.json"), details)
-        new(ERRORS).write_text(errors.page(test, mean, files), encoding="utf-8", newline="\n")
+        write_csv(temporary(MISCLASSIFIED), wrong, index=False)
+        write_json(temporary(DETAILS / "scores.json"), details)
+        temporary(ERRORS).write_text(errors.page(test, mean, files), encoding="utf-8", newline="\n")
         for name, picture in drawn.items():
-            style.save(picture, new(PLOTS / f"{name}.png"))
+            drawing.save(picture, temporary(PLOTS / f"{name}.png"))
     return headline
 
 
@@ -132,21 +134,21 @@ def summary(headline: dict, details: dict, alone: dict) -> pd.Series:
 
 
 def main() -> None:
-    known = params.load()
-    remove_others(known.seeds)
-    test, model = data.load_split("test"), Ensemble(known.seeds)
+    settings = params.load()
+    remove_others(settings.seeds)
+    test, model = data.load_split("test"), Ensemble(settings.seeds)
     predicted, unscaled = {}, []
-    for seed, predictor in zip(known.seeds, model.predictors, strict=True):
+    for seed, predictor in zip(settings.seeds, model.predictors, strict=True):
         predicted[seed], logits = predictor(test.images)
         unscaled.append(softmax(logits, axis=1))
         correct = predicted[seed].argmax(axis=1) == test.labels
         print(f"seed {seed}: accuracy {percent(correct.mean())}", flush=True)
     mean = model.mean(list(predicted.values()))
-    curves = {seed: pd.read_csv(curves_of(seed)) for seed in known.seeds}
-    found = evaluate(test, predicted, mean, mean_prediction(unscaled), curves, known.evaluate)
-    accuracy = f"{found['errors']:,} errors, accuracy {percent(found['accuracy'])}"
-    print(f"{found['dataset']}, {found['images']:,} test images: {accuracy}; see {ERRORS}")
+    curves = {seed: pd.read_csv(curves_of(seed)) for seed in settings.seeds}
+    result = evaluate(test, predicted, mean, mean_prediction(unscaled), curves, settings.evaluate)
+    accuracy = f"{result['errors']:,} errors, accuracy {percent(result['accuracy'])}"
+    print(f"{result['dataset']}, {result['images']:,} test images: {accuracy}; see {ERRORS}")
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, __doc__)

@@ -9,7 +9,6 @@ trains, so other views cost seconds. Its metrics are of training and validation 
 can be compared without a look at the test images. dvc.yaml runs it once per entry of `seeds`.
 """
 
-import argparse
 from pathlib import Path
 
 import numpy as np
@@ -18,15 +17,15 @@ from scipy.special import log_softmax
 
 from stages.base import data, params, versions
 from stages.base.data import Split, scaled, trained_model
-from stages.base.files import replacing_together, write_csv, write_json
+from stages.base.files import atomic_outputs, write_csv, write_json
 from stages.base.params import PARAMS
 from stages.base.settings import Package
-from stages.base.stage import UserError, run_stage
+from stages.base.stage import UserError, arguments, run_stage
 from stages.network import saved
 from stages.network.runtime import keras
 from stages.prediction import rejection
 from stages.prediction.calibration import fit_temperature
-from stages.prediction.export import exact, export, export_int8
+from stages.prediction.export import export, export_int8, portable
 from stages.prediction.page import page_data
 from stages.prediction.predict import Predictor, folder_of, predict_int8
 from stages.prediction.views import averaged_logits, with_temperature
@@ -58,12 +57,14 @@ def package(seed: int, settings: Package, training: Split, validation: Split) ->
         )
     keras.backend.clear_session()  # the numbers in layers' names begin anew
     trained = saved.load(trained_model(seed))
-    model, folder = exact(trained), folder_of(seed)
+    model, folder = portable(trained), folder_of(seed)
     averaged = averaged_logits(model, shift)
     features = keras.Model(model.input, model.get_layer("classifier").input)
 
-    known, labels = (sample(values, GROUPED) for values in (training.images, training.labels))
-    centres = rejection.centres_of(in_batches(features, known), labels, len(training.info.classes))
+    grouped, labels = (sample(values, GROUPED) for values in (training.images, training.labels))
+    centres = rejection.centres_of(
+        in_batches(features, grouped), labels, len(training.info.classes)
+    )
     measured = {
         "train": tuple(sample(values, MEASURED) for values in (training.images, training.labels)),
         "validation": (validation.images, validation.labels),
@@ -83,11 +84,11 @@ def package(seed: int, settings: Package, training: Split, validation: Split) ->
     saved.save(with_temperature(views, temperature), folder / "model.keras")
     export(model, shift, temperature, folder / "model.tflite")
     export_int8(model, shift, sample(training.images, REPRESENTATIVE), folder / "int8.tflite")
-    with replacing_together() as new:
-        with open(new(folder / "held.npz"), "wb") as file:
+    with atomic_outputs() as temporary:
+        with open(temporary(folder / "held.npz"), "wb") as file:
             np.savez(file, **held)
-        write_json(new(folder / "model.json"), facts)
-        write_json(new(folder / "page.json"), for_page(trained, shift))
+        write_json(temporary(folder / "model.json"), facts)
+        write_json(temporary(folder / "page.json"), for_page(trained, shift))
     write_csv(EXPORTS / f"seed-{seed}.csv", compare(seed, images, labels, logits[choosing]))
     result = {}
     for split, values in logits.items():
@@ -130,10 +131,10 @@ def compare(seed: int, images: np.ndarray, labels: np.ndarray, logits: np.ndarra
             "file": name,
             "kB": round((folder / name).stat().st_size / 1000),
             "images": len(labels),
-            "errors": int((found != labels).sum()),
-            "other": int((found != expected).sum()),
+            "errors": int((guesses != labels).sum()),
+            "other": int((guesses != expected).sum()),
         }
-        for name, found in predicted.items()
+        for name, guesses in predicted.items()
     ]
     return pd.DataFrame(rows).set_index("file")
 
@@ -151,20 +152,20 @@ def in_batches(model: keras.Model, images: np.ndarray) -> np.ndarray:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = arguments(__doc__)
     parser.add_argument("--seed", type=int, required=True, help="of a trained model")
     seed, settings = parser.parse_args().seed, params.load().package
     versions.check()
-    found = package(seed, settings, data.load_split("train"), data.load_split("validation"))
+    result = package(seed, settings, data.load_split("train"), data.load_split("validation"))
     # The few numbers to compare runs by; the names are short since DVC's tables are wide.
-    headline = {"train": found["train"]["accuracy"]}
-    if "validation" in found:
+    headline = {"train": result["train"]["accuracy"]}
+    if "validation" in result:
         headline |= {
-            "val": found["validation"]["accuracy"],
-            "val_loss": found["validation"]["loss"],
+            "val": result["validation"]["accuracy"],
+            "val_loss": result["validation"]["loss"],
         }
     write_json(METRICS / f"seed-{seed}.json", {k: round(v, 4) for k, v in headline.items()})
-    print(f"seed {seed}: temperature {found['train']['temperature']:g}, {headline}")
+    print(f"seed {seed}: temperature {result['train']['temperature']:g}, {headline}")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import numpy as np
 
 from stages.base import data, params
 from stages.base.data import PROCESSED, RAW, SPLITS, DatasetInfo
-from stages.base.files import naming, replacing_together, write_json
+from stages.base.files import atomic_outputs, naming, write_json
 from stages.base.settings import Preprocess
 from stages.base.stage import UserError, run_stage
 from stages.dataset import duplicates, idx
@@ -52,7 +52,7 @@ def preprocess(raw: Path, processed: Path, settings: Preprocess) -> None:
     else:
         names = [f"{part} {number}" for part, number in zip(parts, numbers, strict=True)]
     processed.mkdir(parents=True, exist_ok=True)
-    with naming(processed), TemporaryFile(dir=processed) as file, replacing_together() as new:
+    with naming(processed), TemporaryFile(dir=processed) as file, atomic_outputs() as temporary:
         images, digests = load_images(raw, info, file)
         groups, alike = duplicates.groups(images, digests, labels)
         shares = {"test": settings.test_size, "validation": settings.validation_size}
@@ -67,25 +67,25 @@ def preprocess(raw: Path, processed: Path, settings: Preprocess) -> None:
         for split, rows in assigned.items():
             parts[rest[rows]] = split
         names = np.array(names, object)
-        found = look.Found(info, images, labels, parts, names, digests, groups, alike, files)
+        dataset = look.Dataset(info, images, labels, parts, names, digests, groups, alike, files)
         for split in SPLITS:
             rows = np.flatnonzero(parts == split)
             rows = rows[np.lexsort((labels[rows], digests[rows]))]
             folder = processed / split
             # Of pictures, names are known: then their numbers must not change when one is added.
             own_numbers = np.arange(len(rows), dtype=np.uint32) if files else numbers[rows]
-            save_images(images, rows, new(folder / "images.npy"))
-            save(labels[rows], new(folder / "labels.npy"))
-            save(own_numbers, new(folder / "numbers.npy"))
+            save_images(images, rows, temporary(folder / "images.npy"))
+            save(labels[rows], temporary(folder / "labels.npy"))
+            save(own_numbers, temporary(folder / "numbers.npy"))
             own = {"images": {split: len(rows)}, "disputed": ()}
             if split == "test":
                 own["disputed"] = info.disputed
-                save(found.seen[rows], new(folder / "seen.npy"))
+                save(dataset.seen[rows], temporary(folder / "seen.npy"))
                 if files:
-                    write_json(new(folder / "files.json"), names[rows].tolist())
+                    write_json(temporary(folder / "files.json"), names[rows].tolist())
             content = info.model_copy(update=own).model_dump_json(indent=2) + "\n"
-            new(folder / "dataset.json").write_text(content, encoding="utf-8", newline="\n")
-        look.write(found, new)
+            temporary(folder / "dataset.json").write_text(content, encoding="utf-8", newline="\n")
+        look.write(dataset, temporary)
 
 
 def load_images(raw: Path, info: DatasetInfo, file: BinaryIO) -> tuple[np.ndarray, np.ndarray]:
@@ -150,4 +150,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, __doc__)

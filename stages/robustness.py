@@ -12,11 +12,11 @@ import pandas as pd
 
 from stages.base import data, params
 from stages.base.data import Split
-from stages.base.files import replacing_together, write_csv, write_json
+from stages.base.files import atomic_outputs, write_csv, write_json
 from stages.base.settings import Robustness
 from stages.base.stage import run_stage
 from stages.prediction.predict import Ensemble, remove_others
-from stages.report import pictures, scores, style
+from stages.report import drawing, pictures, scores
 from stages.report.corruptions import CORRUPTIONS, MNIST_C, corrupt
 
 METRICS = Path("metrics/robustness.json")
@@ -57,19 +57,19 @@ def robustness(
         "corrupt": round(float(frame["error"][list(MNIST_C)].mean()), 4),
         "corrupted": f"{test.info.name}, {len(labels):,} images",
     }
-    with replacing_together() as new:
-        write_json(new(METRICS), headline)
-        write_csv(new(CORRUPTION_ERRORS), frame, index_label="corruption")
+    with atomic_outputs() as temporary:
+        write_json(temporary(METRICS), headline)
+        write_csv(temporary(CORRUPTION_ERRORS), frame, index_label="corruption")
         picture = pictures.corruptions(examples, int(labels[0]), test.info.classes)
-        style.save(picture, new(EXAMPLES))
+        drawing.save(picture, temporary(EXAMPLES))
     return frame
 
 
 def main() -> None:
-    known = params.load()
-    remove_others(known.seeds)
-    model, test = Ensemble(known.seeds), data.load_split("test")
-    frame = robustness(test, lambda images: model(images)[0], known.robustness)
+    settings = params.load()
+    remove_others(settings.seeds)
+    model, test = Ensemble(settings.seeds), data.load_split("test")
+    frame = robustness(test, lambda images: model(images)[0], settings.robustness)
     counted = frame["error"][list(MNIST_C)]
     mean, most = scores.percent(counted.mean()), scores.percent(counted.max())
     print(
@@ -78,4 +78,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, __doc__)

@@ -8,7 +8,6 @@ params.yaml it trains in 70 to 150 seconds on two cores, to an accuracy of 99.66
 test images (five seeds; see docs/benchmarks.md).
 """
 
-import argparse
 import functools
 from pathlib import Path
 
@@ -18,12 +17,12 @@ from stages.base import data, params, versions
 from stages.base.data import Split, curves_of, scaled, trained_model
 from stages.base.params import PARAMS
 from stages.base.settings import Train
-from stages.base.stage import UserError, run_stage
+from stages.base.stage import UserError, arguments, run_stage
 from stages.network import architecture, cluster, saved
-from stages.network.batches import training_batches
+from stages.network.batches import training_batches, visits
 from stages.network.callbacks import DIVERGED, Progress, backup_of, fingerprints
 from stages.network.optimizer import Muon
-from stages.network.runtime import keras, limit, seed_everything, tf
+from stages.network.runtime import keras, limit_processor, seed_everything, tf
 
 
 def train(
@@ -54,7 +53,7 @@ def train(
     check_fit(settings, training, validation)
     seed_everything(seed)
     images, labels, classes = training.images, training.labels, len(training.info.classes)
-    steps = len(images) // settings.batch_size  # per epoch
+    steps = visits(len(images), settings) * len(images) // settings.batch_size  # per epoch
     rates = learning_rates(settings, steps * settings.epochs)
     muon_ratio = settings.muon_learning_rate / settings.learning_rate
     strategy = strategy or tf.distribute.get_strategy()
@@ -95,7 +94,7 @@ def train(
             verbose=0,
         )
     progress.keep_best(model)
-    trained = architecture.stock(model)
+    trained = architecture.with_keras_layers(model)
     predicted = trained.predict_on_batch(scaled(images[: settings.batch_size]))
     if not all(np.isfinite(values).all() for values in (predicted, *trained.get_weights())):
         raise UserError(f"the last step left a model that predicts no numbers: {DIVERGED}")
@@ -140,15 +139,17 @@ def learning_rates(settings: Train, steps: int) -> keras.optimizers.schedules.Le
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = arguments(__doc__)
     parser.add_argument("--seed", type=int, required=True, help="of weights, order, augmentation")
     seed = parser.parse_args().seed
-    known = params.load()
-    if seed not in known.seeds:
-        raise UserError(f"--seed: expected one of `seeds` in {PARAMS}, {known.seeds}, found {seed}")
-    settings = known.train
+    seeds, settings = (chosen := params.load()).seeds, chosen.train
+    if seed not in seeds:
+        raise UserError(f"--seed: expected one of `seeds` in {PARAMS}, {seeds}, found {seed}")
     versions.check()
-    print(f"oneDNN computes with {limit(settings.instructions, settings.threads)}", flush=True)
+    print(
+        f"oneDNN computes with {limit_processor(settings.instructions, settings.threads)}",
+        flush=True,
+    )
     training, validation = data.load_split("train"), data.load_split("validation")
     with cluster.joined(settings.batch_size) as strategy:
         model = train(training, validation, settings, seed, curves_of(seed), strategy)

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import logging
 import os
 import re
@@ -221,9 +222,25 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project in which `dvc repro` has run, committed; not to be changed."""
     project = copy_project(tmp_path_factory.mktemp("repro") / "project")
     (trace := project.parent / "trace").mkdir()
-    run("dvc", "repro", cwd=project, PYTHONPATH=str(ROOT / "tests/tracing"), TRACE=str(trace))
+    tracing = {"PYTHONPATH": str(ROOT / "tests/tracing"), "TRACE": str(trace)}
+    run("dvc", "repro", cwd=project, **tracing, **settings_of_others(project.parent))
     commit(project, "run")
     return project
+
+
+def settings_of_others(folder: Path) -> dict[str, str]:
+    """Environment of a user who has set much for other projects: no byte may show it.
+
+    test_two_at_once compares the result with that of runs without these settings.
+    """
+    keras = {"floatx": "float64", "image_data_format": "channels_first", "epsilon": 0.1}
+    (folder / "keras.json").write_text(json.dumps(keras | {"backend": "torch"}))
+    (folder / "matplotlibrc").write_text("text.usetex: True\nfont.size: 40\n")
+    chosen = {"MPLBACKEND": "none", "MATPLOTLIBRC": str(folder), "KERAS_HOME": str(folder)}
+    chosen |= {"KERAS_BACKEND": "torch", "KERAS_MAX_STEPS_PER_EPOCH": "1"}
+    chosen |= {"TF_XLA_FLAGS": "--tf_xla_auto_jit=2 --tf_xla_cpu_global_jit"}
+    chosen |= {"TF_ENABLE_ONEDNN_OPTS": "0", "ONEDNN_MAX_CPU_ISA": "SSE41", "LC_ALL": "C"}
+    return chosen | {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "5"}
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ def small_network(crop: int = 2) -> keras.Model:
 
 def test_what_is_kept_is_made_of_stock_keras_layers_and_predicts_the_same():
     model = small_network()
-    kept = network.stock(model)
+    kept = network.with_keras_layers(model)
     again = keras.Model.from_config(kept.get_config())  # no custom objects needed
     assert again.count_params() == model.count_params()
     found = kept.predict(some_images(), verbose=0)

@@ -24,9 +24,11 @@ IMAGES[:, 4:-4, 4:-4] = (4 + 4 * np.arange(COUNT))[:, np.newaxis, np.newaxis, np
 LABELS = (np.arange(COUNT) * 3 % CLASSES).astype(np.uint8)
 
 
-def options(size: int, augment: Augment, photometric: Photometric = PLAIN) -> Train:
+def options(
+    size: int, augment: Augment, photometric: Photometric = PLAIN, least_steps: int = 1
+) -> Train:
     known = {"batch_size": size, "augment": augment, "photometric": photometric}
-    return Train.model_construct(class_weights="none", **known)
+    return Train.model_construct(class_weights="none", least_steps=least_steps, **known)
 
 
 def make(
@@ -64,6 +66,17 @@ def test_there_are_as_many_batches_as_fill_up_in_each_epoch(batch_size, epochs, 
     for images, labels in batches:
         assert (images.shape, labels.shape) == ((batch_size, 28, 28, 1), (batch_size, CLASSES))
         assert images.dtype == labels.dtype == np.float32
+
+
+def test_an_epoch_of_few_images_visits_each_of_them_several_times():
+    settings = options(BATCH, NONE, least_steps=2 * STEPS + 1)
+    dataset = training_batches(IMAGES, LABELS, CLASSES, settings, range(2), seed=0)
+    first, second = np.split(numbers(list(dataset.as_numpy_iterator())), 2)
+    for epoch in (first, second):
+        assert len(epoch) == 3 * COUNT // BATCH >= 2 * STEPS + 1
+        visits = np.bincount(epoch.ravel(), minlength=COUNT)
+        assert (visits.sum(), visits.max()) == (len(epoch) * BATCH, 3)
+    assert (first != second).any()
 
 
 @pytest.mark.parametrize("augment", [NONE, SOME], ids=["plain", "augmented"])

@@ -1,8 +1,10 @@
 """The benchmarks train as the pipeline does, with params that it has, and add up."""
 
 import json
+import runpy
 import shlex
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,12 @@ from stages.base.settings import Network, Train
 from stages.dataset import digits
 from stages.prediction.predict import Predictor
 
+SCRIPTS = [
+    path
+    for folder in ("stages", "tools", "benchmarks", "apps/classify", "apps/draw")
+    for path in sorted((ROOT / folder).glob("*.py"))
+    if "__main__" in path.read_text(encoding="utf-8")
+]
 PRESETS = sorted((ROOT / "presets").glob("*.txt"))
 LINUX = pytest.mark.skipif(not Path("/proc").exists(), reason="memory is read from /proc")
 
@@ -35,6 +43,15 @@ def test_a_preset_is_options_that_change_params(path: Path, monkeypatch: pytest.
         for key in name.split("."):
             after = after[key]
         assert after == yaml.safe_load(value)
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_script_says_how_it_is_used(path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    monkeypatch.setattr(sys, "argv", [path.name, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(path), run_name="__main__")
+    assert not ended.value.code
+    assert capsys.readouterr().out.startswith("usage: ")
 
 
 def test_multiply_adds_of_a_network_counted_by_hand():

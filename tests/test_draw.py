@@ -9,12 +9,14 @@ import pandas as pd
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 from browser import Tab
-from conftest import ROOT, change_params, contents, packaged, run_stage
+from conftest import ROOT, change_params, contents, packaged, run_stage, small_project
+from PIL import Image
 
 from apps.draw import __main__ as drawing
-from stages import package
+from stages import download, package, preprocess, train
 from stages.base.settings import Network
 from stages.base.stage import UserError
+from stages.dataset.picture import opened, prepare
 from stages.network import architecture
 from stages.network.runtime import keras
 from stages.prediction import rejection
@@ -113,7 +115,7 @@ def with_layer(model: keras.Model, after: str, layer: keras.layers.Layer) -> ker
 
 
 def test_a_layer_that_the_page_does_not_know_is_refused():
-    model = architecture.stock(
+    model = architecture.with_keras_layers(
         architecture.build((28, 28, 1), 10, Network(crop=2, filters=[4, 8, 8]))
     )
     assert [layer["activation"] for layer in page_data(model)["layers"]] == [
@@ -133,7 +135,7 @@ def test_a_layer_that_the_page_does_not_know_is_refused():
 
 
 def assert_page_predicts_like(tab: Tab, folder: Path, count: int, limit: float) -> None:
-    """The page gives the LiteRT file's classes; probabilities and likeness within `limit`."""
+    """The page gives the LiteRT file's classes, and its numbers within `limit`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         shown = images(folder)[:count]
@@ -150,7 +152,9 @@ def assert_page_predicts_like(tab: Tab, folder: Path, count: int, limit: float) 
         found, alike = np.split(np.array(tab.run(script)), [-1], axis=1)
         wanted, sure = expected[start : start + 500], likeness[start : start + 500]
         np.testing.assert_allclose(found, wanted, atol=limit)
-        np.testing.assert_array_equal(found.argmax(axis=1), wanted.argmax(axis=1))
+        best, second = -np.sort(-wanted, axis=1)[:, :2].T
+        clear = best - second > 2 * limit
+        np.testing.assert_array_equal(found[clear].argmax(axis=1), wanted[clear].argmax(axis=1))
         np.testing.assert_allclose(alike[sure > 0, 0], sure[sure > 0], atol=limit)
 
 
@@ -293,29 +297,89 @@ def test_a_finger_on_the_paper_does_not_scroll_the_page(tab, finished):
     assert tab.run("scrollY") > 0
 
 
-@pytest.mark.parametrize("light", [False, True])
-def test_a_photo_is_prepared_and_predicted(tab, mnist, light):
-    """A test image on paper that darkens to one side, with a shadow's edge, dropped on the page."""
+def drop(tab: Tab, picture: np.ndarray) -> None:
+    """Drop a picture: grey or colour, and opacity, uint8, shape (height, width, 2 or 4)."""
+    height, width = picture.shape[:2]
+    pixels = (picture if picture.shape[2] > 2 else picture[..., [0, 0, 0, 1]]).ravel().tolist()
+    tab.run(f"""(async () => {{
+        const [canvas, context] = canvasOf({width}, {height});
+        context.putImageData(new ImageData(new Uint8ClampedArray({pixels}), {width}), 0, 0);
+        const blob = await new Promise((done) => canvas.toBlob(done));
+        const dataTransfer = new DataTransfer();
+        dataTransfer.items.add(new File([blob], "photo.png", {{ type: "image/png" }}));
+        say("");
+        dispatchEvent(Object.assign(new Event("drop"), {{ dataTransfer }}));
+        while (!element("sure").textContent) await new Promise(requestAnimationFrame);
+    }})()""")
+    tab.frame()
+
+
+@pytest.mark.parametrize("look", ["dark on grey", "light on dark", "white on nothing"])
+def test_a_picture_of_one_digit_is_predicted(tab, mnist, look):
     tab.open(mnist / drawing.PAGE)
+    labels = np.load(mnist / "data/processed/test/labels.npy")
     for index in range(10):
-        digit = np.kron(images(mnist)[index, ..., 0], np.ones((12, 12)))
-        paper = np.pad(1 - 0.8 * digit, 90, constant_values=1) * np.linspace(0.5, 0.9, 516)
-        paper[:, 300:] *= 0.6
-        rows = np.round(255 * (1 - paper if light else paper)).astype(int).ravel().tolist()
-        tab.run(f"""(async () => {{
-            const [canvas, context] = canvasOf(516, 516);
-            const pixels = context.createImageData(516, 516);
-            {rows}.forEach((value, at) => pixels.data.set([value, value, value, 255], 4 * at));
-            context.putImageData(pixels, 0, 0);
-            const blob = await new Promise((done) => canvas.toBlob(done, "image/jpeg"));
-            const dataTransfer = new DataTransfer();
-            dataTransfer.items.add(new File([blob], "photo.jpg", {{ type: "image/jpeg" }}));
-            dispatchEvent(Object.assign(new Event("drop"), {{ dataTransfer }}));
-            for (items = []; !items.length;) await new Promise(requestAnimationFrame);
-        }})()""")
-        tab.frame()
-        expected = np.load(mnist / "data/processed/test/labels.npy")[index]
-        assert shown(tab, "answer") == str(expected), index
+        ink = np.kron(images(mnist)[index, ..., 0] / 255, np.ones((7, 7)))
+        paper = {"dark on grey": 210 - 180 * ink, "light on dark": 40 + 180 * ink}
+        picture = np.stack([paper.get(look, 0 * ink + 255), 0 * ink + 255], axis=2)
+        if look not in paper:
+            picture[..., 1] = 255 * ink
+        drop(tab, np.uint8(picture))
+        assert shown(tab, "answer") == str(labels[index]), index
+
+
+def test_a_picture_of_more_than_one_digit_is_for_the_command(tab, mnist):
+    tab.open(mnist / drawing.PAGE)
+    some = images(mnist)[..., 0]
+    for count in (2, 3):
+        picture = 255 - np.hstack([np.kron(each, np.ones((4, 4))) for each in some[:count]])
+        drop(tab, np.uint8(np.stack([picture, 0 * picture + 255], axis=2)))
+        assert shown(tab, "answer") in ("", "?")
+        assert "python -m apps.classify" in shown(tab, "sure") + shown(tab, "second")
+
+
+@pytest.mark.parametrize(("fit", "size"), [("crop", (200, 120)), ("pad", (90, 160))])
+def test_pictures_in_colour_are_classified_as_by_the_command(tab, tmp_path, fit, size):
+    small_project(tmp_path, seeds=[0], download__size=20, download__fit=fit)
+    change_params(tmp_path, download__dataset="things", train__batch_size=8, train__epochs=4)
+    rng = np.random.default_rng(0)
+    for name, colour in (
+        ("red", (220, 60, 50)),
+        ("green", (60, 190, 80)),
+        ("grey", (120, 120, 120)),
+    ):
+        place = tmp_path / "data/own/things" / name
+        place.mkdir(parents=True)
+        for number in range(12):
+            rough = np.array(colour) + rng.integers(-30, 30, (5, 5, 3))
+            picture = Image.fromarray(rough.astype(np.uint8)).resize(size, Image.Resampling.BICUBIC)
+            picture.save(place / f"{number}.png")
+    for stage, *arguments in (
+        (download,),
+        (preprocess,),
+        (train, "--seed", "0"),
+        (package, "--seed", "0"),
+    ):
+        run_stage(stage.main, tmp_path, *arguments)
+    (tmp_path / "apps").symlink_to(ROOT / "apps")
+    run_stage(drawing.main, tmp_path)
+    tab.open(tmp_path / drawing.PAGE)
+    assert shown(tab, "hint") == "Drop a picture here"
+    draw(tab, WAYS[0][1])
+    assert tab.run("items.length") == 0, "there is nothing to draw"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        model = Ensemble([0])
+        for path in sorted(tmp_path.glob("data/own/things/*/1.png")):
+            drop(tab, np.asarray(Image.open(path).convert("RGBA")))
+            with opened(path) as source:
+                image = prepare(source, (20, 20, 3), fit)
+            seen = np.reshape(tab.run("[...items[0].image]"), (20, 20, 3))
+            np.testing.assert_allclose(255 * seen, image, atol=6)
+            [probabilities], _ = model(image[None])
+            found = tab.run("look(items[0].image).probabilities")
+            np.testing.assert_allclose(found, probabilities, atol=0.05)
+    assert tab.faults() == []
 
 
 # The contrast of each element that has text with what is behind it (WCAG 2.2, 1.4.3).
@@ -363,7 +427,7 @@ def test_keyboard_and_screen_reader_find_all_there_is(tab, finished):
         press(tab, "Tab")
         names.append(tab.run("document.activeElement.innerText"))
         assert tab.run("getComputedStyle(document.activeElement).outlineStyle") == "solid"
-    assert names == ["Undo", "Clear", "Photo…", "How it works"]
+    assert names == ["Undo", "Clear", "Picture…", "How it works"]
     tab.send("Page.setInterceptFileChooserDialog", enabled=True)
     tab.run("document.getElementById('photo').focus()")
     press(tab, "Enter")
@@ -374,7 +438,7 @@ def test_keyboard_and_screen_reader_find_all_there_is(tab, finished):
     labelled = {role for role, name in nodes if name}
     assert {"heading", "button", "image", "region"} <= labelled
     assert not [role for role, name in nodes if role in ("button", "image", "region") and not name]
-    assert "empty" not in [name for role, name in nodes if name.startswith("Paper to draw on")][0]
+    assert "empty" not in [name for role, name in nodes if name.startswith("Paper")][0]
 
 
 def test_the_page_asks_for_nothing_and_complains_of_nothing(tab, finished):

@@ -79,7 +79,7 @@ def test_seeds_come_and_go(folder, monkeypatch):
     assert set(KEYS.split()) <= set(dvc(folder, "metrics", "show").split())
     change_params(folder, seeds=[0])
     dvc(folder, "repro")
-    assert not list(folder.glob("m*/*/seed-1*"))
+    assert not list(folder.glob("metrics/*/seed-1*"))
     changed = run("git", "status", "--porcelain", cwd=folder).stdout.split("\n")
     assert changed == [" M dvc.lock", ""], "DVC keeps its entry of the stage that is gone"
     assert run("git", "diff", "--numstat", "dvc.lock", cwd=folder).stdout.split("\t")[1] == "0"

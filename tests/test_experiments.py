@@ -2,12 +2,14 @@
 
 import contextlib
 import json
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 from conftest import commit, git_init, run, run_stage
 
+from stages.base.stage import UserError
 from tools import experiments
 
 
@@ -29,9 +31,13 @@ def write(folder: Path, epochs: int, ran: int | None = None, seeds: tuple = (0,)
     params = {"seeds": [*seeds], "download": {"dataset": "digits"}, "train": {"epochs": epochs}}
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     noted = {"params.yaml": {"train": {"epochs": ran}}}
-    older = {"params.yaml": {"train": {"epochs": 77}}}  # of a seed that was taken out since
-    lock = {"stages": {"train@0": {"params": noted}, "train@5": {"params": older}}}
-    (folder / "dvc.lock").write_text(yaml.safe_dump(lock))
+    older = {"params.yaml": {"train": {"epochs": 77}}}
+    entries = {f"train@{seed}": {"params": noted} for seed in seeds}
+    # DVC keeps the entries of a seed and of stages that were taken out since.
+    entries |= {name: {"params": older} for name in ("train@5", "train", "environment")}
+    (folder / "dvc.lock").write_text(yaml.safe_dump({"stages": entries}))
+    pipeline = {"stages": {"train": {"matrix": {"seed": "${seeds}"}}, "evaluate": {}}}
+    (folder / "dvc.yaml").write_text(yaml.safe_dump(pipeline))
     (folder / "metrics/package").mkdir(parents=True, exist_ok=True)
     packaged = folder / f"metrics/package/seed-{seeds[0]}.json"
     packaged.write_text('{"val_loss": 0.25}')
@@ -99,8 +105,12 @@ def test_all_that_was_tried_is_listed_newest_first_across_commits(project, monke
     assert rows[0][:2] == ["workspace", "94.00"]
 
 
-def test_params_that_were_edited_since_the_run_show_no_result(project, monkeypatch):
+@pytest.mark.parametrize("seeds", ["[0]", "3", ""])
+def test_params_that_were_edited_since_the_run_show_no_result(project, monkeypatch, seeds):
+    """However wrong they are."""
     write(project, 5, ran=1)
+    params = project / "params.yaml"
+    params.write_text(re.sub(r"seeds:\n- 0", f"seeds: {seeds}", params.read_text()))
     kept = keep(project)
     for row in listed(project, monkeypatch)[1:3]:
         assert row[0] in ("workspace", kept)
@@ -116,3 +126,9 @@ def test_names_and_changes_are_whole_in_a_narrow_window(project, monkeypatch, co
     words = [word for row in listed(project, monkeypatch, columns) for word in row]
     wanted = {name, "train.network.filters=[48,96,192,192]", "train.muon_learning_rate=0.123"}
     assert wanted <= set(words)
+
+
+def test_without_git_it_says_so(project, monkeypatch):
+    monkeypatch.setenv("PATH", str(project))
+    with pytest.raises(UserError, match="install Git"):
+        run_stage(experiments.main, project)

@@ -16,7 +16,7 @@ from stages.base.stage import UserError
 from stages.network import architecture, saved
 from stages.network.runtime import keras
 from stages.prediction import predict
-from stages.prediction.export import exact
+from stages.prediction.export import portable
 from stages.prediction.predict import PACKAGED, Ensemble, Predictor
 from stages.prediction.views import averaged_logits
 
@@ -24,7 +24,7 @@ from stages.prediction.views import averaged_logits
 @pytest.mark.parametrize("shift", [0, 1, 3])
 def test_averaged_logits_are_those_of_the_image_and_its_four_shifts(shift):
     keras.utils.set_random_seed(0)
-    model = architecture.stock(
+    model = architecture.with_keras_layers(
         architecture.build((28, 28, 1), 4, Network(crop=2, filters=[4, 8, 8]))
     )
     images = np.random.default_rng(1).random((3, 28, 28, 1), np.float32)
@@ -49,7 +49,7 @@ def test_normalisations_of_the_exported_network_are_exact_to_the_last_bit():
     scale = gamma / np.sqrt(variance.astype(float) + 1e-5)
     inputs = np.random.default_rng(1).normal(size=(5, 6, 6, 8)).astype(np.float32)
     expected = inputs * np.float32(scale) + np.float32(beta - mean * scale)
-    np.testing.assert_array_equal(exact(model).get_layer("norm1")(inputs), expected)
+    np.testing.assert_array_equal(portable(model).get_layer("norm1")(inputs), expected)
 
 
 # --- The stage

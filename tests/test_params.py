@@ -25,6 +25,7 @@ WRONG = {  # by key, values out of range or of a type that is nearly right
     "preprocess.validation_size": [-0.1, 1.0, 1.5, 5000],
     "train.epochs": [0, -3, 10_001, "eight", 8.0],
     "train.batch_size": [1, 0, 1_000_001, 256.0],
+    "train.least_steps": [0, 2.0],
     "train.patience": [-1, 2.0],
     "train.class_weights": ["equal", 1],
     "train.augment.flip": [1, "yes"],

@@ -9,10 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
+from matplotlib.lines import Line2D
 from PIL import Image, ImageDraw
 
 from stages.base.data import DatasetInfo, Split
-from stages.report import pictures, scores, style
+from stages.report import drawing, pictures, scores, style
 
 DIGITS = tuple("0123456789")
 CLOTHES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker")
@@ -187,7 +189,7 @@ def test_texts_lie_inside_the_picture_and_apart(name: str, data: Data):
 @pytest.mark.parametrize("name", ["predictions", "learning_curves"])
 def test_the_same_inputs_give_the_same_file(name: str, tmp_path: Path):
     for file in ("one.png", "two.png"):
-        style.save(DRAW[name](predicted(60)), tmp_path / "new" / file)
+        drawing.save(DRAW[name](predicted(60)), tmp_path / "new" / file)
     content, again = (path.read_bytes() for path in (tmp_path / "new").iterdir())
     assert content == again
     assert b"atplotlib" not in content, "its version would change the bytes"
@@ -196,17 +198,17 @@ def test_the_same_inputs_give_the_same_file(name: str, tmp_path: Path):
 def test_what_a_user_has_set_for_matplotlib_changes_nothing(tmp_path: Path):
     """As a file matplotlibrc does, which is loaded with Matplotlib."""
     draw = DRAW["reliability"]
-    style.save(draw(predicted(60)), tmp_path / "expected.png")
+    drawing.save(draw(predicted(60)), tmp_path / "expected.png")
     matplotlib.rc("font", family="monospace", size=30)
     matplotlib.rc("text", usetex=True)
     matplotlib.rc("axes", labelcolor="red")
     matplotlib.rc("savefig", bbox="tight")
-    style.save(draw(predicted(60)), tmp_path / "found.png")
+    drawing.save(draw(predicted(60)), tmp_path / "found.png")
     assert (tmp_path / "found.png").read_bytes() == (tmp_path / "expected.png").read_bytes()
 
 
 def test_names_that_cannot_be_drawn_are_numbers_and_long_ones_are_cut():
-    assert style.names(STRANGE) == [
+    assert drawing.names(STRANGE) == [
         *("$$", "class 1", "a_{b}^c", "a name of two lines", "very long…long one", "\\frac")
     ]
 
@@ -302,11 +304,14 @@ def test_misclassified_images_come_most_confident_first_with_two_guesses():
     assert found.shows(test.images[21], found.images[0][2], 7)
 
 
-def test_colours_stay_and_pixels_are_square():
+def test_colours_stay_and_pixels_are_square(tmp_path: Path):
     (test, probabilities) = predicted(40, ("ant", "bee"), -20, (20, 48, 3), ())
-    found = drawn(lambda: pictures.misclassified(test, probabilities, 3))
+    found = drawn(lambda: pictures.misclassified(test, probabilities, 9))
     for number, (_, _, box) in zip(found.numbers, found.images, strict=True):
         assert found.shows(test.images[number - 1000], box, 4)
+    drawing.save(found.picture, tmp_path / "saved.png")
+    with Image.open(tmp_path / "saved.png") as saved:
+        assert saved.convert("RGB").tobytes() == found.picture.tobytes(), "not with fewer colours"
 
 
 def test_light_ink_on_an_empty_ground_is_shown_as_ink_on_paper():
@@ -350,7 +355,7 @@ def test_learning_curves_show_every_epoch_of_every_seed(epochs, seeds, validatio
         for name, line in lines.items():
             split, seed = name.split(", seed ")
             frame = found[int(seed)]
-            rates = (100 * (1 - frame[f"{split}_accuracy"])).clip(pictures.LOWEST)
+            rates = 100 * (1 - frame[f"{split}_accuracy"])
             expected = rates if axes is figure.axes[0] else frame[f"{split}_loss"]
             np.testing.assert_allclose(line.get_ydata(), expected)
             np.testing.assert_array_equal(line.get_xdata(), np.arange(epochs) + 1)
@@ -360,14 +365,43 @@ def test_learning_curves_show_every_epoch_of_every_seed(epochs, seeds, validatio
     assert f"{splits[-1]} error {scores.percent(last)} after" in words
 
 
-@pytest.mark.parametrize(("best", "lowest"), [(0.9965, 0.1), (0.93, 1), (1.0, 0.01)])
-def test_the_axis_of_errors_ends_where_they_end(best: float, lowest: float):
+@pytest.mark.parametrize(
+    ("last", "lowest"),
+    [((0.9965, 0.9964), 0.1), ((0.93, 0.93), 1), ((1.0, 0.9996), 0.01), ((1.0, 0.99), 0.1)],
+)
+def test_the_axis_of_errors_ends_where_they_end(last: tuple, lowest: float):
     found = {seed: pd.DataFrame({"epoch": [1, 2], "train_loss": [1, 0.5]}) for seed in (0, 1)}
-    for seed, frame in found.items():
-        frame["train_accuracy"] = [0.5, best - seed * 1e-4]
-    low, high = figure_of(lambda: pictures.learning_curves(found))[0].axes[0].get_ylim()
+    for frame, accuracy in zip(found.values(), last, strict=True):
+        frame["train_accuracy"] = [0.5, accuracy]
+    figure, words = figure_of(lambda: pictures.learning_curves(found))
+    low, high = figure.axes[0].get_ylim()
     assert (low, high) == pytest.approx((lowest, 100), rel=0.06)
     assert low < lowest
+    assert ("0 is drawn at the lower edge" in words) == (1.0 in last)
+
+
+CHARTS = {
+    "reliability": lambda: DRAW["reliability"](DATA["digits"]),
+    "one epoch": lambda: pictures.learning_curves(curves(1)),
+    "many seeds": lambda: pictures.learning_curves(curves(200, 12)),
+    "no errors": lambda: pictures.learning_curves(
+        {0: curves(9)[0].assign(train_accuracy=1.0, validation_accuracy=1.0)}
+    ),
+}
+
+
+@pytest.mark.parametrize("draw", CHARTS.values(), ids=CHARTS)
+def test_all_text_of_a_chart_is_in_the_picture_and_no_legend_lies_on_data(draw):
+    figure, _ = figure_of(draw)
+    drawn = figure.get_tightbbox(figure.canvas.get_renderer())  # inches
+    assert 0 <= drawn.x0 < drawn.x1 <= figure.get_figwidth()
+    assert 0 <= drawn.y0 < drawn.y1 <= figure.get_figheight()
+    for legend in figure.findobj(Legend):
+        frame = legend.get_window_extent()
+        for line in figure.findobj(Line2D):
+            if line.axes and line.get_marker() != "None":
+                points = line.axes.transData.transform(line.get_xydata())
+                assert not any(frame.contains(*point) for point in points), line
 
 
 def test_runs_that_stopped_early_have_shorter_curves():

@@ -258,7 +258,7 @@ def test_the_look_tells_of_classes_copies_and_test_images_seen_before(raw, capsy
     found = json.loads(Path("metrics/data.json").read_text())
     assert (found["same_pictures"], found["in_two_classes"], found["test_images_seen"]) == (5, 1, 2)
     told = capsys.readouterr().out
-    assert "2 test images are among the training or validation images" in told
+    assert "among training or validation images, too: 2\n" in told
     with open("metrics/data.csv", encoding="utf-8") as file:
         table = [*csv.DictReader(file)]
     assert [row["class"] for row in table] == ["cat", "dog"]

@@ -13,7 +13,7 @@ from conftest import PARAMS, ROOT, change_params, leaves, packaged, run, run_sta
 from stages import evaluate, package, preprocess, robustness, train
 from stages.base.settings import Train
 from stages.network.photometric import FAMILIES
-from stages.network.runtime import keras, limit, tf
+from stages.network.runtime import keras, limit_processor, tf
 from stages.report import pictures, style
 
 BATCH = 128
@@ -162,7 +162,7 @@ def seen(folder: Path) -> dict[str, object]:
 # Seen to act in the tests of folders, of splits, of training, of augmentation and of batches.
 ELSEWHERE = ["dataset", "size", "colour", "fit", "unreadable"]
 ELSEWHERE = [f"download.{name}" for name in ELSEWHERE]
-ELSEWHERE += ["preprocess.test_size", "train.patience", "train.class_weights"]
+ELSEWHERE += ["preprocess.test_size", "train.patience", "train.class_weights", "train.least_steps"]
 ELSEWHERE += [f"train.augment.{name}" for name in ("shift", "zoom", "shear", "flip")]
 ELSEWHERE += [f"train.photometric.{family.__name__}" for family in FAMILIES]
 ELSEWHERE += ["train.photometric.at_end"]
@@ -210,7 +210,7 @@ def test_the_seed_of_preprocess_decides_which_images_validate(finished: Path, fo
 
 @pytest.mark.slow
 def test_the_limit_of_instructions_reaches_onednn_and_the_network(folder: Path):
-    if not limit("avx512", 2).startswith("AVX-512"):
+    if not limit_processor("avx512", 2).startswith("AVX-512"):
         pytest.skip("this processor has no AVX-512")
     network = folder / "models/trained/seed-0.keras"
     before = network.read_bytes()

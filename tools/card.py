@@ -8,7 +8,6 @@ come from files in Git that `dvc repro` writes, so they are of one run, and a fr
 them.
 """
 
-import argparse
 import hashlib
 import json
 import re
@@ -18,8 +17,8 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from stages.base.files import replacing
-from stages.base.stage import UserError, run_stage
+from stages.base.files import atomic_output
+from stages.base.stage import UserError, arguments, run_stage
 from stages.report.corruptions import MNIST_C, OTHERS
 from stages.report.scores import percent, wilson_interval
 from tools.compare import conclusion, load_run
@@ -73,7 +72,7 @@ def numbers() -> dict[str, str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = arguments(__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing, fail if one differs")
     check = parser.parse_args().check
     values, faults, texts = numbers(), [], {}
@@ -92,7 +91,7 @@ def main() -> None:
     for path, text in texts.items():
         new = MARK.sub(lambda mark: f"{mark[1]}{values[mark[2]]}{mark[4]}", text)
         if new != text and not check:
-            with replacing(path) as temporary:
+            with atomic_output(path) as temporary:
                 temporary.write_text(new, encoding="utf-8", newline="\n")
             print(f"{path}: the numbers are those of the last run")
 

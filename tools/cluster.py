@@ -13,7 +13,7 @@ import socket
 import subprocess
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
-from stages.base.stage import UserError, run_stage
+from stages.base.stage import UserError, arguments, run_stage
 
 
 def configurations(workers: int) -> list[str]:
@@ -34,7 +34,7 @@ def follow(number: int, worker: subprocess.Popen) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = arguments(__doc__)
     parser.add_argument("--workers", type=int, required=True, help="how many, 1 to 64")
     parser.add_argument("command", nargs=argparse.REMAINDER, help="what each of them runs")
     options = parser.parse_args()

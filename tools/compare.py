@@ -8,7 +8,6 @@ of them would fall to either side like a coin (Q. McNemar, 1947). The misclassif
 Git, so this works on a fresh clone without a DVC remote.
 """
 
-import argparse
 import io
 import json
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import NamedTuple
 import pandas as pd
 from scipy import stats
 
-from stages.base.stage import UserError, run_stage
+from stages.base.stage import UserError, arguments, run_stage
 from stages.report.scores import percent
 from tools.experiments import git
 
@@ -112,7 +111,7 @@ def load_both(name: str) -> tuple[Run, Run]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = arguments(__doc__)
     parser.add_argument("name", help="an experiment, or a branch, tag or commit with its run")
     name = parser.parse_args().name
     here, there = load_both(name)

@@ -30,7 +30,10 @@ MEASURES = {"accuracy": percent, "corrupt": percent, "val_loss": "{:.4f}".format
 def git(*arguments: str, **environment: str) -> list[str]:
     """The lines that a Git command prints. Raises UserError with Git's message if it fails."""
     command, environment = (*GIT, *arguments), os.environ | environment
-    result = subprocess.run(command, capture_output=True, encoding="utf-8", env=environment)
+    try:
+        result = subprocess.run(command, capture_output=True, encoding="utf-8", env=environment)
+    except FileNotFoundError:
+        raise UserError("no program `git` is found: install Git") from None
     if result.returncode:
         raise UserError(f"git {arguments[0]}: {result.stderr.strip()}")
     return result.stdout.splitlines()
@@ -105,12 +108,19 @@ def changes(commit: str | None, base: str) -> list[str]:
 
 def has_run(commit: str | None) -> bool:
     """Whether the result is that of params.yaml, by what DVC noted in dvc.lock."""
-    params = load(commit, "params.yaml")
-    for name, stage in load(commit, "dvc.lock").get("stages", {}).items():
-        _, _, seed = name.partition("@")  # the entry of a seed that was taken out stays in dvc.lock
-        used = stage.get("params", {}).get("params.yaml", {})
-        in_use = not seed or int(seed) in params.get("seeds", [])
-        if in_use and any(params.get(key) != value for key, value in used.items()):
+    params, stages = load(commit, "params.yaml"), load(commit, "dvc.yaml").get("stages", {})
+    seeds = params.get("seeds", [0])
+    if not isinstance(seeds, list):
+        return False
+    entries = {
+        f"{name}@{seed}" if "matrix" in stage else name
+        for name, stage in stages.items()
+        for seed in seeds
+    }
+    noted = load(commit, "dvc.lock").get("stages", {})
+    for name in entries & noted.keys():  # what was taken out, a stage or a seed, stays in dvc.lock
+        used = noted[name].get("params", {}).get("params.yaml", {})
+        if any(params.get(key) != value for key, value in used.items()):
             return False
     return True
 
@@ -139,9 +149,10 @@ def main() -> None:
     rows = [["name", *MEASURES, ["what was changed"]]]
     for name, commit, base, title in tried():
         values, changed = {}, title + (changes(commit, base) if base else [])
-        first = load(commit, "params.yaml").get("seeds", [0])[0]
-        for stage in ("evaluate", "robustness", f"package/seed-{first}") if has_run(commit) else ():
-            values |= load(commit, f"metrics/{stage}.json")
+        if has_run(commit):
+            packaged = [f"package/seed-{s}" for s in load(commit, "params.yaml").get("seeds", [])]
+            for stage in ("evaluate", "robustness", *packaged[:1]):
+                values |= load(commit, f"metrics/{stage}.json")
         found = [show(values[key]) if key in values else "-" for key, show in MEASURES.items()]
         rows.append([name, *found, changed or ["nothing"]])
     widths = [max(len(row[column]) for row in rows) for column in range(1 + len(MEASURES))]
@@ -160,4 +171,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, __doc__)

@@ -10,7 +10,6 @@ If no source of the dataset can be reached, `digits` takes its place, 1,797 scan
 carries, with the preset of that name; the next run tries the dataset again.
 """
 
-import argparse
 import math
 import shutil
 import subprocess
@@ -21,9 +20,9 @@ from tempfile import TemporaryDirectory
 import yaml
 
 from stages.base import params
-from stages.base.files import replacing
+from stages.base.files import atomic_output
 from stages.base.params import PARAMS
-from stages.base.stage import UserError, run_stage
+from stages.base.stage import UserError, arguments, run_stage
 from stages.dataset.catalogue import UNREACHABLE
 from stages.report.scores import percent, wilson_interval
 from tools import recover
@@ -62,8 +61,8 @@ def with_preset(text: str, preset: str) -> str:
     """The committed params.yaml with a preset; the choice of data is that of `text`."""
     path = Path(f"presets/{preset}.txt")
     if not path.is_file():
-        known = ", ".join(sorted(path.stem for path in path.parent.glob("*.txt")))
-        raise UserError(f"preset: expected one of {known}, found {preset!r}")
+        presets = ", ".join(sorted(path.stem for path in path.parent.glob("*.txt")))
+        raise UserError(f"preset: expected one of {presets}, found {preset!r}")
     data = {key: yaml.safe_load(text).get(key, {}) for key in ("download", "preprocess")}
     chosen = [f"++{key}={value}" for key, value in leaves(data).items()]
     committed = "\n".join(git("show", f"HEAD:{PARAMS}")) + "\n"
@@ -76,7 +75,7 @@ def write_params(text: str) -> None:
         params.load()
         return
     recover.refuse_while_dvc_works()
-    with replacing(PARAMS) as new:
+    with atomic_output(PARAMS) as new:
         new.write_text(text, encoding="utf-8", newline="\n")
         params.load(new)
 
@@ -144,7 +143,7 @@ Go back to the committed run: make undo"""
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = arguments(__doc__)
     parser.add_argument("preset", nargs="?", help="a file in presets/, as fast")
     setting = {"action": "append", "default": [], "metavar": "KEY=VALUE"}
     parser.add_argument("-S", "--set-param", help="a param and its value", **setting)

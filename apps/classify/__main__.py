@@ -19,7 +19,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from apps.classify import Digits, classify_one, model
 from apps.classify.pictures import Picture, files_in, pages_of
-from stages.base.files import replacing
+from stages.base.files import atomic_output
 from stages.base.stage import UserError, run_stage
 
 FIELDS = ("file", "row", "label", "probability", "second", "second_probability", "accepted", "box")
@@ -123,7 +123,7 @@ def show(source: Picture, digits: Digits, path: Path) -> None:
         draw.text((x + 4, y + 60), text, colour, font=ImageFont.load_default(13))
     text = PngInfo()
     text.add_text("Software", MAKER)
-    with replacing(path) as temporary:
+    with atomic_output(path) as temporary:
         sheet.save(temporary, "PNG", pnginfo=text)
 
 

@@ -14,7 +14,7 @@ from typing import Annotated, Literal, NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from stages.base.files import replacing
+from stages.base.files import atomic_output
 from stages.base.stage import UserError
 
 RAW = Path("data/raw")  # where download puts the files, and preprocess finds them
@@ -96,7 +96,7 @@ def scaled(images: np.ndarray) -> np.ndarray:
 
 def write_info(info: DatasetInfo, folder: Path) -> None:
     """Write `dataset.json` into a folder, whole or not at all."""
-    with replacing(folder / "dataset.json") as temporary:
+    with atomic_output(folder / "dataset.json") as temporary:
         temporary.write_text(info.model_dump_json(indent=2) + "\n", encoding="utf-8", newline="\n")
 
 

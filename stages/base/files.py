@@ -23,7 +23,7 @@ def naming(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_output(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; when the block succeeds, rename it to `path`.
 
     When the block fails, the temporary file is removed and `path` stays as it was. Git and DVC
@@ -44,14 +44,14 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def replacing_together() -> Iterator[Callable[[Path], Path]]:
+def atomic_outputs() -> Iterator[Callable[[Path], Path]]:
     """Yield a function from a path to its temporary path; the block's end renames all of them.
 
     When the block fails, all paths stay as they were. They are renamed from the last to the first.
-    A temporary path may itself be written with `replacing`.
+    A temporary path may itself be written with `atomic_output`.
     """
     with ExitStack() as outputs:
-        yield lambda path: outputs.enter_context(replacing(path))
+        yield lambda path: outputs.enter_context(atomic_output(path))
 
 
 def write_json(path: Path, content: dict | list) -> None:
@@ -59,11 +59,11 @@ def write_json(path: Path, content: dict | list) -> None:
 
     rounded = json.loads(json.dumps(content), parse_float=lambda digits: round(float(digits), 6))
     text = json.dumps(rounded, indent=2, ensure_ascii=False)
-    with replacing(path) as temporary:
+    with atomic_output(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8", newline="\n")
 
 
 def write_csv(path: Path, frame: "pd.DataFrame", **options) -> None:
     """Write `frame` as CSV, with line feeds on every system; `options` are those of to_csv."""
-    with replacing(path) as temporary:
+    with atomic_output(path) as temporary:
         frame.to_csv(temporary, lineterminator="\n", encoding="utf-8", **options)

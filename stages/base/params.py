@@ -31,16 +31,27 @@ def load(path: Path = PARAMS) -> Params:
     try:
         return Params.model_validate(content)
     except ValidationError as error:
-        faults = "; ".join(_describe(fault) for fault in error.errors())
-        raise UserError(f"{PARAMS}: {faults}") from None
+        raise UserError(f"{PARAMS}: {describe(error)}") from None
 
 
-def _describe(fault: dict) -> str:
-    """One pydantic error as `train.epochs: Input should be a valid integer, found 'x'`."""
-    name = ".".join(map(str, fault["loc"]))
+def describe(error: ValidationError, *place: str) -> str:
+    """What is wrong, as `train.epochs: Input should be a valid integer, found 'x'`, and so on.
+
+    Args:
+        error: of pydantic, for the content of a YAML file.
+        place: the keys under which the content stands in that file.
+    """
+    return "; ".join(
+        _describe(fault, ".".join(map(str, place + fault["loc"]))) for fault in error.errors()
+    )
+
+
+def _describe(fault: dict, name: str) -> str:
     if fault["type"] in ("missing", "extra_forbidden"):
         return f"{name}: {'missing' if fault['type'] == 'missing' else 'unknown key'}"
     text = f"{name}: {fault['msg'].removeprefix('Value error, ')}, found {fault['input']!r}"
     if re.fullmatch(r"-?\d+e-?\d+", str(fault["input"])):
         text += " (YAML takes 1e-4 for text: write 1.0e-4)"
+    elif fault["type"] == "string_type":
+        text += " (text that looks like a number or yes/no needs quotes)"
     return text

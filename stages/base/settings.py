@@ -111,6 +111,7 @@ class Train(Section):
     epochs: Annotated[int, Field(ge=1, le=10_000)]
     patience: Annotated[int, Field(ge=0)]  # epochs
     batch_size: Annotated[int, Field(ge=2, le=1_000_000)]
+    least_steps: Annotated[int, Field(ge=1, le=10_000)]  # per epoch
     learning_rate: Annotated[float, Field(gt=0)]
     muon_learning_rate: Annotated[float, Field(gt=0)]
     warmup: PartOfAll

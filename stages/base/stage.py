@@ -1,5 +1,6 @@
 """How a stage ends: with its outputs, or with one clear message and a non-zero exit code."""
 
+import argparse
 import os
 import signal
 import sys
@@ -10,12 +11,26 @@ class UserError(Exception):
     """A fault that the user can correct; it names the thing, what was expected and what found."""
 
 
-def run_stage(main: Callable[[], None]) -> None:
+def arguments(doc: str | None) -> argparse.ArgumentParser:
+    """A parser, described by the first line of a docstring (`python -OO` leaves these out)."""
+    return argparse.ArgumentParser(description=doc and doc.splitlines()[0])
+
+
+def run_stage(main: Callable[[], None], about: str | None = None) -> None:
     """Call `main` and end the process: code 0 if it returns, else one line on stderr and non-zero.
 
     Handles UserError, errors of the file system (a full disk, a missing permission) and Ctrl-C.
     Anything else is a bug in the pipeline and keeps its traceback.
+
+    Args:
+        main: the script.
+        about: its docstring, if it takes no arguments: `--help` shows it, others are refused.
     """
+    if about:
+        parser = argparse.ArgumentParser(
+            description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        parser.parse_args()
     interrupted = False
 
     def interrupt(number: int, frame) -> None:

@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from stages.base.params import describe
 from stages.base.stage import UserError
 from stages.dataset import idx
 
@@ -94,16 +95,7 @@ def find(name: str) -> Entry:
     try:
         return Entry.model_validate(_entries()[name])
     except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(map(str, (name, *fault['loc'])))}: "
-            f"{fault['msg'].removeprefix('Value error, ')}"
-            + (f", found {fault['input']!r}" if fault["type"] != "missing" else "")
-            for fault in error.errors()
-        )
-        hint = (
-            " (text that looks like a number or yes/no needs quotes)" if "string" in faults else ""
-        )
-        raise UserError(f"{CATALOGUE}: {faults}{hint}") from None
+        raise UserError(f"{CATALOGUE}: {describe(error, name)}") from None
 
 
 def _entries() -> dict:

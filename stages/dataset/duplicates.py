@@ -44,9 +44,11 @@ def groups(
     if not len(structured):
         return digests, np.zeros(len(digests), bool)
     tree = KDTree(shapes[structured])
-    _, found = tree.query(shapes[structured], NEIGHBOURS + 1, distance_upper_bound=NEAR, workers=-1)
-    left, place = np.nonzero(found < len(structured))
-    pairs = np.stack([left, found[left, place]], axis=1)
+    _, nearest = tree.query(
+        shapes[structured], NEIGHBOURS + 1, distance_upper_bound=NEAR, workers=-1
+    )
+    left, place = np.nonzero(nearest < len(structured))
+    pairs = np.stack([left, nearest[left, place]], axis=1)
     pairs = structured[pairs[pairs[:, 0] < pairs[:, 1]]]
     same = [
         correlations(images[first[part[:, 0]]], images[first[part[:, 1]]]) >= SAME

@@ -23,7 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 from stages.base.data import SPLITS, DatasetInfo
-from stages.base.files import replacing_together
+from stages.base.files import atomic_outputs
 from stages.base.settings import Download
 from stages.base.stage import UserError
 from stages.dataset import idx
@@ -70,9 +70,9 @@ def write_folder(source: Path, target: Path, settings: Download) -> DatasetInfo:
     Raises:
         UserError: the folder is not laid out like that, or too many files cannot be loaded.
     """
-    found = find_pictures(source)
-    pictures = [picture for part in found.values() for picture in part]
-    classes = sorted({picture.label for picture in found["train"]}, key=natural)
+    by_split = find_pictures(source)
+    pictures = [picture for part in by_split.values() for picture in part]
+    classes = sorted({picture.label for picture in by_split["train"]}, key=natural)
     side, coloured = settings.size, settings.colour is True
     work = partial(load, size=side, fit=settings.fit)
     faults: dict[str, str] = {}
@@ -90,7 +90,7 @@ def write_folder(source: Path, target: Path, settings: Download) -> DatasetInfo:
             if settings.colour == "auto" and not coloured:
                 coloured = bool((image.max(axis=2) - image.min(axis=2)).max() > COLOURED)
             file.write(image.tobytes())
-        if find_pictures(source) != found:
+        if find_pictures(source) != by_split:
             raise UserError(f"{source}: changed while it was read: run this again")
         check_faults(source, faults, len(pictures), settings.unreadable)
         if any(folder.is_symlink() for folder in (source, *source.rglob("*")) if folder.is_dir()):
@@ -100,19 +100,19 @@ def write_folder(source: Path, target: Path, settings: Download) -> DatasetInfo:
             )
         file.flush()
         channels = 3 if coloured else 1
-        parts = np.repeat([*found], [len(part) for part in found.values()])[kept]
+        parts = np.repeat([*by_split], [len(part) for part in by_split.values()])[kept]
         names = [relative(pictures[number].path, source) for number in kept]
         labels = np.array([classes.index(pictures[number].label) for number in kept], np.uint8)
-        with replacing_together() as new:
-            for split in found:
+        with atomic_outputs() as temporary:
+            for split in by_split:
                 rows = np.flatnonzero(parts == split)
                 counts = np.bincount(labels[rows], minlength=len(classes))
                 if not counts.all():
-                    where = source if len(found) == 1 else f"{source} ({split})"
+                    where = source if len(by_split) == 1 else f"{source} ({split})"
                     name = classes[counts.argmin()]
                     raise UserError(f"{where}: class {name!r}: expected pictures, found none")
-                idx.write(new(target / idx.labels_file(split)), labels[rows])
-                path = new(target / idx.images_file(split, channels))
+                idx.write(temporary(target / idx.labels_file(split)), labels[rows])
+                path = temporary(target / idx.images_file(split, channels))
                 shape = (len(rows), side, side, 3)[: 4 if coloured else 3]
                 file.seek(rows[0] * side * side * 3)
                 with idx.writing(path, shape) as append:
@@ -123,15 +123,15 @@ def write_folder(source: Path, target: Path, settings: Download) -> DatasetInfo:
                         append(block if coloured else grey(block))
             content = {
                 "images": {
-                    split: [names[i] for i in np.flatnonzero(parts == split)] for split in found
+                    split: [names[i] for i in np.flatnonzero(parts == split)] for split in by_split
                 },
                 "sizes": {
-                    split: [sizes[i] for i in np.flatnonzero(parts == split)] for split in found
+                    split: [sizes[i] for i in np.flatnonzero(parts == split)] for split in by_split
                 },
                 "unreadable": faults,
             }
             text = json.dumps(content, ensure_ascii=False) + "\n"
-            new(target / "files.json").write_text(text, encoding="utf-8", newline="\n")
+            temporary(target / "files.json").write_text(text, encoding="utf-8", newline="\n")
     return DatasetInfo(
         name=source.name,
         subject=f"pictures: {source.name}",
@@ -140,7 +140,7 @@ def write_folder(source: Path, target: Path, settings: Download) -> DatasetInfo:
         height=side,
         width=side,
         channels=channels,
-        images={split: int((parts == split).sum()) for split in found},
+        images={split: int((parts == split).sum()) for split in by_split},
         fit=settings.fit,
     )
 
@@ -160,18 +160,19 @@ def find_pictures(source: Path) -> dict[str, list[Picture]]:
                 f"{source}: expected train/ and perhaps test/ and validation/, one of each, found "
                 f"{', '.join(folder.name for folder in names)}"
             )
-    found = {}
+    by_split = {}
     for split in filter(places.get, SPLITS):
         folders = subfolders(places[split])
         check_classes(places[split], folders)
-        found[split] = [
+        by_split[split] = [
             Picture(class_name(folder), path, state)
             for folder in folders
             for path, state in files_in(folder, ())
         ]
-        if extra := {each.label for each in found[split]} - {each.label for each in found["train"]}:
+        labels, trained = ({each.label for each in by_split[s]} for s in (split, "train"))
+        if extra := labels - trained:
             raise UserError(f"{places[split]}: class {min(extra)!r} is not in {places['train']}")
-    return found
+    return by_split
 
 
 def check_classes(place: Path, folders: list[Path]) -> None:

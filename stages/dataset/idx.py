@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.base.files import replacing
+from stages.base.files import atomic_output
 from stages.base.stage import UserError
 
 DEFLATE_RATIO = 1032  # a deflate stream unpacks to at most so many times its size (zlib's manual)
@@ -123,7 +123,7 @@ def writing(path: Path, shape: tuple[int, ...]) -> Iterator[Callable[[np.ndarray
         file.write(items.tobytes())
 
     # Level 1: of photographs, more effort saves next to nothing.
-    with replacing(path) as temporary, open(temporary, "wb") as plain:
+    with atomic_output(path) as temporary, open(temporary, "wb") as plain:
         with gzip.GzipFile("", "wb", compresslevel=1, fileobj=plain, mtime=0) as file:
             magic = UNSIGNED_BYTES + len(shape)
             file.write(struct.pack(f">{1 + len(shape)}I", magic, *shape))

@@ -29,8 +29,8 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     """Keras' batch normalisation, trained by one operation in place of a dozen.
 
     The result is the same but for rounding (the moving variance is the unbiased one). With Keras'
-    layer training takes 9 % more processor time (docs/benchmarks.md). `stock` puts that in its
-    place afterwards.
+    layer training takes 9 % more processor time (docs/benchmarks.md). `with_keras_layers` puts that
+    in its place afterwards.
     """
 
     def call(self, inputs: tf.Tensor, training: bool | None = None, mask=None) -> tf.Tensor:
@@ -60,7 +60,8 @@ class Standardise(keras.layers.LayerNormalization):
 
     It makes the model blind to brightness and contrast. The result is that of Keras' layer but
     for rounding: that one multiplies by a reciprocal square root, whose last bits TensorFlow
-    computes differently on different makes of processors. `stock` puts Keras' own in its place.
+    computes differently on different makes of processors. `with_keras_layers` puts that in its
+    place afterwards.
     """
 
     def __init__(self, **options):
@@ -127,17 +128,17 @@ def build(shape: tuple[int, int, int], classes: int, settings: Network) -> keras
     return keras.Model(images, layers.Softmax(name="probabilities")(x), name="cnn")
 
 
-STOCK = {
+KERAS_LAYERS = {
     FusedBatchNormalization: keras.layers.BatchNormalization,
     Standardise: keras.layers.LayerNormalization,
 }
 
 
-def stock(model: keras.Model) -> keras.Model:
+def with_keras_layers(model: keras.Model) -> keras.Model:
     """A copy of a model of `build`, made of Keras' own layers only: any Keras can load it."""
 
     def replace(layer: keras.layers.Layer) -> keras.layers.Layer | None:
-        kind = STOCK.get(type(layer))
+        kind = KERAS_LAYERS.get(type(layer))
         return kind and kind.from_config(layer.get_config())
 
     return converted(model, replace)

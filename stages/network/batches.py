@@ -14,13 +14,19 @@ from stages.network.photometric import random_photometric
 from stages.network.runtime import tf
 
 
+def visits(count: int, settings: Train) -> int:
+    """How often an epoch visits each of so many images, at least a batch of them."""
+    return -(-settings.least_steps // (count // settings.batch_size))
+
+
 def training_batches(
     images: np.ndarray, labels: np.ndarray, classes: int, settings: Train, epochs: range, seed: int
 ) -> tf.data.Dataset:
     """The batches of some epochs, in order.
 
-    Each epoch visits the images in a new random order. Those left over after the last full batch
-    are skipped in that epoch; they are others in the next.
+    Each epoch visits the images in a new random order, several times if there are few (see
+    `visits`). Those left over after the last full batch are skipped in that epoch; they are others
+    in the next.
 
     Args:
         images: uint8, shape (N, height, width, channels); may be memory-mapped, is not copied.
@@ -32,12 +38,14 @@ def training_batches(
         seed: non-negative; different seeds give unrelated orders and transformations.
 
     Returns:
-        len(epochs) · (N // batch_size) elements: images, float32 in [0, 1], shape (batch_size,
-        height, width, channels), and one-hot float32 labels, shape (batch_size, classes); with
-        balanced class weights also the images' weights, float32, shape (batch_size,).
+        len(epochs) · (visits · N // batch_size) elements: images, float32 in [0, 1], shape
+        (batch_size, height, width, channels), and one-hot float32 labels, shape (batch_size,
+        classes); with balanced class weights also the images' weights, float32, shape
+        (batch_size,).
     """
     count, batch_size = len(images), settings.batch_size
-    steps = count // batch_size
+    places = visits(count, settings) * count
+    steps = places // batch_size
     weights = None
     if settings.class_weights == "balanced":
         counts = np.bincount(labels, minlength=classes)
@@ -54,7 +62,7 @@ def training_batches(
 
     def shuffled(epoch: tf.Tensor) -> tf.data.Dataset:
         order = tf.random.experimental.stateless_shuffle(
-            tf.range(count), tf.stack([shuffle_seed, epoch])
+            tf.range(places) % count, tf.stack([shuffle_seed, epoch])
         )
         rows = tf.data.Dataset.from_tensor_slices(order)
         numbers = tf.data.Dataset.range(epoch * steps, (epoch + 1) * steps)

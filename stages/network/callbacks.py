@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from stages.base.files import replacing, write_csv
+from stages.base.files import atomic_output, write_csv
 from stages.base.settings import Train
 from stages.base.stage import UserError
 from stages.network.runtime import keras, tf
@@ -129,7 +129,7 @@ class Progress(keras.callbacks.Callback):
         frame.insert(0, "epoch", range(1, len(frame) + 1))
         write_csv(self.curves, frame, index=False)
         values = [variable.numpy() for variable in state_of(model)] + self.best_values
-        with replacing(self.backup) as temporary, open(temporary, "wb") as file:
+        with atomic_output(self.backup) as temporary, open(temporary, "wb") as file:
             np.savez(file, self.key, json.dumps(self.history), *values)
 
 

@@ -11,6 +11,14 @@ from numpy._core._multiarray_umath import __cpu_features__  # what np.show_runti
 
 from stages.base.quiet import silent_stderr
 
+# What a user has set for other projects changes no result here: of these variables, which choose
+# precision, compilers, a way to compute, only those stay that change none.
+STAY = {"TF_CONFIG", "TF_CPP_MIN_LOG_LEVEL", "TF_FORCE_GPU_ALLOW_GROWTH", "TF_GPU_ALLOCATOR"}
+STAY |= {"ONEDNN_VERBOSE", "DNNL_VERBOSE"}
+for name in [*os.environ]:
+    if name.startswith(("KERAS_", "TF_", "XLA_", "ONEDNN_", "DNNL_")) and name not in STAY:
+        del os.environ[name]
+os.environ["KERAS_HOME"] = os.devnull  # no settings of ~/.keras/keras.json, and none is written
 os.environ["KERAS_BACKEND"] = "tensorflow"
 # oneDNN is off by default on CPUs without AVX-512. On, convolutions train 1.2 to 1.5 times as fast
 # (measured on 2 AVX2 cores).
@@ -31,13 +39,13 @@ with silent_stderr():
 for name in unused:
     del sys.modules[name]
 
-tf.config.threading.set_intra_op_parallelism_threads(2)  # for what predicts; see `limit`
+tf.config.threading.set_intra_op_parallelism_threads(2)  # for what predicts; see `limit_processor`
 tf.get_logger().setLevel("ERROR")  # predicting with five models is no reason for a warning
 
-__all__ = ["keras", "limit", "seed_everything", "tf"]
+__all__ = ["keras", "limit_processor", "seed_everything", "tf"]
 
 
-def limit(instructions: str, threads: int | str) -> str:
+def limit_processor(instructions: str, threads: int | str) -> str:
     """Limit what is used of the processor; call it before anything is computed.
 
     Gradients of convolutions are summed in one part per thread, so the last bits of a result depend
@@ -61,9 +69,9 @@ def limit(instructions: str, threads: int | str) -> str:
     return f"{_instructions(instructions)}, threads: {threads}{note}"
 
 
-def _instructions(limit: str) -> str:
+def _instructions(chosen: str) -> str:
     """Which of the processor's instructions oneDNN will use, in words."""
-    if limit == "avx2" and __cpu_features__.get("AVX2"):
+    if chosen == "avx2" and __cpu_features__.get("AVX2"):
         return "AVX2 as train.instructions says"
     if __cpu_features__.get("AVX512_SKX"):  # the same set of instructions as oneDNN's AVX512_CORE
         return "AVX-512"

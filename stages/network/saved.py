@@ -9,7 +9,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from stages.base.files import replacing
+from stages.base.files import atomic_output
 from stages.base.stage import UserError
 from stages.network.runtime import keras
 
@@ -22,7 +22,7 @@ def save(model: keras.Model, path: Path) -> None:
     def without(content: dict) -> dict:
         return {key: value for key, value in content.items() if key not in VARYING}
 
-    with tempfile.TemporaryDirectory() as folder, replacing(path) as temporary:
+    with tempfile.TemporaryDirectory() as folder, atomic_output(path) as temporary:
         draft = Path(folder, "model.keras")
         model.save(draft)
         with zipfile.ZipFile(draft) as old, zipfile.ZipFile(temporary, "w") as new:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from stages.base.data import scaled
-from stages.base.files import replacing
+from stages.base.files import atomic_output
 from stages.base.quiet import silent_stderr
 from stages.network.architecture import Standardise
 from stages.network.conversion import converted
@@ -43,7 +43,7 @@ class Magnitude(keras.layers.Layer):
         return tf.abs(pair[0])
 
 
-def exact(model: keras.Model) -> keras.Model:
+def portable(model: keras.Model) -> keras.Model:
     """A copy of a trained model that predicts the same but for the last bits, on all processors.
 
     Keras' normalisations multiply by a reciprocal square root, which TensorFlow estimates with an
@@ -70,7 +70,7 @@ def export(model: keras.Model, shift: int, temperature: float, path: Path) -> No
     layer `classifier` gets of the image itself.
 
     Args:
-        model: of `exact`, from images, float32, shape (N, height, width, channels).
+        model: of `portable`, from images, float32, shape (N, height, width, channels).
         shift: of the views, see views.py.
         temperature: the probabilities are softmax(logits / temperature).
         path: of the file, which appears whole or not at all.
@@ -83,7 +83,7 @@ def export(model: keras.Model, shift: int, temperature: float, path: Path) -> No
         probabilities = tf.nn.softmax(values / temperature)
         return {"logits": values, "probabilities": probabilities, "features": seen}
 
-    with replacing(path) as temporary:
+    with atomic_output(path) as temporary:
         temporary.write_bytes(lite(logits, predict))
 
 
@@ -114,7 +114,7 @@ def export_int8(model: keras.Model, shift: int, images: np.ndarray, path: Path) 
         of_views = tf.reshape(logits(tf.concat(views, 0)), (len(moves), -1, classes))
         return {"logits": tf.reduce_mean(of_views, 0)}
 
-    with replacing(path) as temporary:
+    with atomic_output(path) as temporary:
         temporary.write_bytes(lite(logits, predict, images))
 
 

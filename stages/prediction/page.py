@@ -10,7 +10,7 @@ import numpy as np
 
 from stages.base.stage import UserError
 from stages.network.runtime import keras
-from stages.prediction.export import exact
+from stages.prediction.export import portable
 
 # In this order; those of a block may be repeated, the pooling may be missing.
 FIRST = ["images", "crop", "standardise"]
@@ -33,7 +33,7 @@ def page_data(trained: keras.Model) -> dict:
     """
     rounded = keras.models.clone_model(trained)
     rounded.set_weights([np.float16(weight) for weight in trained.get_weights()])
-    model = exact(rounded)
+    model = portable(rounded)
     layers, kernels, vectors, kinds = [], [], [], []
     for layer in model.layers:
         kind = type(layer).__name__
@@ -82,8 +82,8 @@ def page_data(trained: keras.Model) -> dict:
     }
 
 
-def _check(known: bool, layer: keras.layers.Layer) -> None:
-    if not known:
+def _check(computable: bool, layer: keras.layers.Layer) -> None:
+    if not computable:
         raise UserError(
             f"the page cannot compute the layer {layer.name} ({type(layer).__name__}) with these "
             "options; see stages/prediction/page.py"

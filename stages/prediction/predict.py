@@ -25,12 +25,13 @@ def folder_of(seed: int) -> Path:
 
 
 def remove_others(seeds: list[int]) -> None:
-    """Remove what was made of seeds that have left the list: DVC leaves it where it is.
+    """Remove what was packaged of seeds that have left the list: DVC leaves it where it is.
 
-    It would be seen as a change by stages that depend on a folder of all seeds, and by Git. What
-    DVC keeps comes back from its cache with the seed.
+    Stages that depend on a folder of all seeds would see it as a change, and so would Git. What DVC
+    keeps comes back from its cache with the seed.
     """
-    for path in [*Path("models").glob("*/seed-*"), *Path("metrics").glob("*/seed-*")]:
+    folders = "models/packaged", "models/curves", "metrics/package", "metrics/exports"
+    for path in (path for folder in folders for path in Path(folder).glob("seed-*")):
         if path.name.partition(".")[0] not in {f"seed-{seed}" for seed in seeds}:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 

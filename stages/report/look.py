@@ -5,26 +5,27 @@ file that cannot be loaded and each image that shows the same picture as another
 """
 
 import csv
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from stages.base.data import SPLITS, DatasetInfo
 from stages.base.files import write_json
+from stages.report import drawing
 
 TABLE, NUMBERS = Path("metrics/data.csv"), Path("metrics/data.json")
 PICTURE, PROBLEMS = Path("plots/data/classes.png"), Path("data/processed/problems.csv")
 COLOURS = {"train": "#0072b2", "validation": "#e69f00", "test": "#595959"}  # Okabe and Ito, 2008
-CELL, GAP, BAR, LETTER = 56, 4, 200, 18  # pixels: of a sample, between them, longest bar, letters
+# Pixels, 200 to an inch: a sample, between samples, the longest bar, room for its number, drawing.
+CELL, GAP, BAR, SPACE, LETTER = 84, 6, 240, 110, 24
 SAMPLES = 300  # in the picture, of all classes together, about
 ROWS = 25  # classes below each other
 
 
-class Found(NamedTuple):
+class Dataset(NamedTuple):
     """All images, and what was found about them.
 
     images: uint8, shape (N, height, width, channels). labels: shape (N,).
@@ -54,53 +55,55 @@ class Found(NamedTuple):
         return np.bincount(self.labels[chosen], minlength=len(self.info.classes))
 
 
-def write(found: Found, new: Callable[[Path], Path]) -> None:
-    """Write all files of the look; `new` is of replacing_together."""
-    copies = same_pictures(found)
-    unreadable = found.files.get("unreadable", {})
-    with open(new(TABLE), "w", encoding="utf-8", newline="") as file:
+def write(dataset: Dataset, temporary: Callable[[Path], Path]) -> None:
+    """Write all files of the look; `temporary` is of atomic_outputs."""
+    copies = same_pictures(dataset)
+    unreadable = dataset.files.get("unreadable", {})
+    with open(temporary(TABLE), "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["class", *SPLITS])
-        columns = [found.counts(found.parts == split) for split in SPLITS]
-        writer.writerows(zip(found.info.classes, *columns, strict=True))
-    with open(new(PROBLEMS), "w", encoding="utf-8", newline="") as file:
+        columns = [dataset.counts(dataset.parts == split) for split in SPLITS]
+        writer.writerows(zip(dataset.info.classes, *columns, strict=True))
+    with open(temporary(PROBLEMS), "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(
             ["problem", "file", "class", "split", "other_file", "other_class", "other_split"]
         )
         writer.writerows(copies)
         writer.writerows((reason, name, *5 * [""]) for name, reason in unreadable.items())
-    counts = found.counts()
+    counts = dataset.counts()
     numbers = {
-        "dataset": found.info.name,
-        "images": len(found.labels),
+        "dataset": dataset.info.name,
+        "images": len(dataset.labels),
         "smallest_class": int(counts.min()),
         "largest_class": int(counts.max()),
         "unreadable_files": len(unreadable),
         "same_pictures": len(copies),
         "in_two_classes": sum(copy[2] != copy[5] for copy in copies),
-        "test_images_seen": int(found.seen[found.parts == "test"].sum()),
-        "much_alike": int(found.alike.sum()),
+        "test_images_seen": int(dataset.seen[dataset.parts == "test"].sum()),
+        "much_alike": int(dataset.alike.sum()),
     }
-    write_json(new(NUMBERS), numbers)
-    draw(found, numbers).save(new(PICTURE), format="png", optimize=True)
-    print(summary(found, numbers))
+    write_json(temporary(NUMBERS), numbers)
+    drawing.save(draw(dataset, numbers), temporary(PICTURE))
+    print(summary(dataset, numbers))
 
 
-def same_pictures(found: Found) -> list[tuple[str, ...]]:
+def same_pictures(dataset: Dataset) -> list[tuple[str, ...]]:
     """The images that show the same picture as another: what, and where both are.
 
     Those in two classes come first, then those in two splits.
     """
-    order = np.lexsort((found.digests, [SPLITS.index(part) for part in found.parts], found.groups))
-    _, start, sizes = np.unique(found.groups[order], return_index=True, return_counts=True)
+    order = np.lexsort(
+        (dataset.digests, [SPLITS.index(part) for part in dataset.parts], dataset.groups)
+    )
+    _, start, sizes = np.unique(dataset.groups[order], return_index=True, return_counts=True)
     rows = []
     for first, size in zip(start[sizes > 1], sizes[sizes > 1], strict=True):
         one, *others = order[first : first + size]
         for other in others:
-            exact = found.digests[one] == found.digests[other]
+            exact = dataset.digests[one] == dataset.digests[other]
             places = [
-                (found.names[i], found.info.classes[found.labels[i]], found.parts[i])
+                (dataset.names[i], dataset.info.classes[dataset.labels[i]], dataset.parts[i])
                 for i in (other, one)
             ]
             problem = f"{'same pixels' if exact else 'same picture'} as another"
@@ -108,39 +111,38 @@ def same_pictures(found: Found) -> list[tuple[str, ...]]:
     return sorted(rows, key=lambda row: (row[2] == row[5], row[3] == row[6]))
 
 
-def summary(found: Found, numbers: dict) -> str:
+def summary(dataset: Dataset, numbers: dict) -> str:
     """What was found, a line for each kind of it."""
-    totals = [f"{(found.parts == split).sum():,} {split}" for split in SPLITS]
+    totals = [f"{(dataset.parts == split).sum():,} {split}" for split in SPLITS]
     lines = [
-        f"{', '.join(totals)} images; {len(found.info.classes)} classes of "
+        f"{', '.join(totals)} images; {len(dataset.info.classes)} classes of "
         f"{numbers['smallest_class']:,} to {numbers['largest_class']:,}"
     ]
     for key, text in {
-        "unreadable_files": "{} files cannot be loaded",
-        "same_pictures": "{} images show the same picture as another (kept on one side of a split)",
-        "in_two_classes": "{} of these are in another class than the other",
-        "test_images_seen": "{} test images are among the training or validation images, too",
-        "much_alike": "{} images are so much alike that they were divided like different pictures",
+        "unreadable_files": "Files that cannot be loaded: {}",
+        "same_pictures": "Images of the same picture as another: {}",
+        "in_two_classes": "Of these in another class than the other: {}",
+        "test_images_seen": "Test images that are among training or validation images, too: {}",
+        "much_alike": "Images so much alike that they were divided like different pictures: {}",
     }.items():
         if numbers[key]:
             lines.append(text.format(f"{numbers[key]:,}"))
     return "\n".join(lines + [f"Which: {PROBLEMS}"] * (len(lines) > 1))
 
 
-def draw(found: Found, numbers: dict) -> Image.Image:
+def draw(dataset: Dataset, numbers: dict) -> Image.Image:
     """Each class: its name, a bar for its images by split, and some training images."""
-    path = Path(importlib.util.find_spec("matplotlib").origin).parent
-    path /= "mpl-data/fonts/ttf/DejaVuSans.ttf"  # the same letters on every system
-    font = ImageFont.truetype(str(path), LETTER, layout_engine=ImageFont.Layout.BASIC)
-    classes = [
-        name if len(name) <= 24 else f"{name[:15]}…{name[-8:]}" for name in found.info.classes
-    ]
+    font, classes = drawing.font(LETTER), drawing.names(dataset.info.classes)
     rows = min(len(classes), ROWS)
     blocks = -(-len(classes) // rows)
     per_class = min(max(SAMPLES // len(classes), 2), 10)
     left = int(max(map(font.getlength, classes))) + 3 * GAP
-    width, height = left + BAR + 90 + per_class * (CELL + GAP), CELL + GAP
-    lines = [found.info.name, *summary(found, numbers).splitlines(), sizes_found(found)]
+    width, height = left + BAR + SPACE + per_class * (CELL + GAP), CELL + GAP
+    lines = [
+        drawing.drawable(dataset.info.name, "dataset"),
+        *summary(dataset, numbers).splitlines(),
+        sizes_found(dataset),
+    ]
     step = int(LETTER * 1.5)
     head = step * len(lines) + 4 * GAP
     across = max(blocks * width, *(int(font.getlength(line)) for line in lines)) + 2 * GAP
@@ -152,7 +154,7 @@ def draw(found: Found, numbers: dict) -> Image.Image:
     for split in SPLITS:  # what the colours of the bars mean
         pen.text((x, GAP), f"■ {split}", COLOURS[split], font)
         x += int(font.getlength(f"■ {split}  "))
-    counts = {split: found.counts(found.parts == split) for split in SPLITS}
+    counts = {split: dataset.counts(dataset.parts == split) for split in SPLITS}
     for label, name in enumerate(classes):
         x, y = label // rows * width + GAP, head + label % rows * height
         middle = y + CELL // 2
@@ -162,24 +164,24 @@ def draw(found: Found, numbers: dict) -> Image.Image:
             length = round(BAR * counts[split][label] / numbers["largest_class"])
             pen.rectangle((x, middle - 9, x + max(length, 1) - 1, middle + 9), COLOURS[split])
             x += length
-        pen.text((x + GAP, middle), f"{found.counts()[label]:,}", "black", font, anchor="lm")
-        x = label // rows * width + GAP + left + BAR + 90
-        members = np.flatnonzero((found.labels == label) & (found.parts == "train"))
-        members = members[np.argsort(found.digests[members])][:per_class]
+        pen.text((x + GAP, middle), f"{dataset.counts()[label]:,}", "black", font, anchor="lm")
+        x = label // rows * width + GAP + left + BAR + SPACE
+        members = np.flatnonzero((dataset.labels == label) & (dataset.parts == "train"))
+        members = members[np.argsort(dataset.digests[members])][:per_class]
         for place, member in enumerate(members):
-            sample = Image.fromarray(found.images[member].squeeze()).convert("RGB")
+            sample = Image.fromarray(dataset.images[member].squeeze()).convert("RGB")
             method = Image.Resampling.BOX if sample.width > CELL else Image.Resampling.NEAREST
             image.paste(sample.resize((CELL, CELL), method), (x + place * height, y))
-    return image.quantize(256)
+    return image
 
 
-def sizes_found(found: Found) -> str:
+def sizes_found(dataset: Dataset) -> str:
     """The sizes of the pictures, and what became of them."""
-    height, width, channels = found.info.shape
+    height, width, channels = dataset.info.shape
     image = f"images of {width}×{height} pixels, {'grey' if channels == 1 else 'in colour'}"
-    if "sizes" not in found.files:
+    if "sizes" not in dataset.files:
         return image.capitalize()
-    sizes = np.concatenate([np.array(each) for each in found.files["sizes"].values()])
+    sizes = np.concatenate([np.array(each) for each in dataset.files["sizes"].values()])
     order = np.argsort(sizes.prod(axis=1), kind="stable")
     least, median, most = ("×".join(map(str, sizes[order[i]])) for i in (0, len(order) // 2, -1))
     sizes_told = least if least == most else f"{least} to {most}, in the middle {median}"

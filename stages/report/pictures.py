@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from stages.base.data import Split
-from stages.report import scores, style
+from stages.report import drawing, scores, style
 from stages.report.scores import percent
 from stages.report.style import BLUE, GREY, SEED_COLOURS, Cell
 
@@ -116,7 +116,7 @@ def _gallery(
     test: Split, probabilities: np.ndarray, shown: np.ndarray, columns: int, top: int, title: str
 ) -> Image.Image:
     """The images of the indices `shown`, None for no image, with the `top` likeliest classes."""
-    names, images = style.names(test.info.classes), as_seen(test.images)
+    names, images = drawing.names(test.info.classes), as_seen(test.images)
 
     def cell(index: int) -> Cell:
         label, number = int(test.labels[index]), int(test.numbers[index])
@@ -152,7 +152,7 @@ def corruptions(
             as_seen(images.astype(np.uint8)), examples.items(), strict=True
         )
     ]
-    name = style.names(classes)[label]
+    name = drawing.names(classes)[label]
     title = f"A test image of class {name} under {len(cells) - 1} corruptions"
     note = "Below each image: its prediction with the probability; ✓ correct, ✗ wrong."
     return style.gallery(title, cells, 7, classes, note)
@@ -176,19 +176,25 @@ def learning_curves(curves: dict[int, "pd.DataFrame"]) -> Image.Image:
     height = max(840, 44 * len(curves) * len(splits) + 100)
     figure = style.figure(2200, height)
     error, loss = figure.subplots(1, 2)
-    figure.subplots_adjust(0.03, 80 / height, 0.84, 1 - 50 / height, 0.11)
+    figure.subplots_adjust(0.045, 90 / height, 0.84, 1 - 50 / height, 0.13)
+    rates = {
+        (seed, split): 100 * (1 - frame[f"{split}_accuracy"])
+        for seed, frame in curves.items()
+        for split in splits
+    }
+    # Whole powers of ten around what there is: most runs get the same limits, and can be compared.
+    every = np.concatenate(list(rates.values()))
+    above, nothing = every[every > 0], bool((every <= 0).any())
+    low = 10 ** np.floor(np.log10(above.min(initial=100) / (2 if nothing else 1)))
+    high = 10 ** np.ceil(np.log10(above.max(initial=10 * low)))
+    note += " An error rate of 0 is drawn at the lower edge." if nothing else ""
     for index, (seed, frame) in enumerate(curves.items()):
         colour, marker = SEED_COLOURS[index % len(SEED_COLOURS)], "os^Dv"[index % 5]
         for split in splits:
             dashes, fill = ("--", "white") if split == "train" else ("-", colour)
-            rates = (100 * (1 - frame[f"{split}_accuracy"])).clip(LOWEST)
             look = {"color": colour, "markerfacecolor": fill, "label": f"{split}, seed {seed}"}
-            for axes, values in ((error, rates), (loss, frame[f"{split}_loss"])):
-                axes.plot(frame["epoch"], values, dashes + marker, **look)
-    # Whole powers of ten around what there is: most runs get the same limits, and can be compared.
-    drawn = np.concatenate([line.get_ydata() for line in error.lines])
-    note += f" {EDGE}" if drawn.min() <= LOWEST else ""
-    low, high = 10 ** np.floor(np.log10(drawn.min())), 10 ** np.ceil(np.log10(drawn.max()))
+            error.plot(frame["epoch"], rates[seed, split].clip(low), dashes + marker, **look)
+            loss.plot(frame["epoch"], frame[f"{split}_loss"], dashes + marker, **look)
     error.set(title="error rate, % of images", yscale="log", ylim=(0.95 * low, 1.05 * high))
     style.plain_ticks(error.yaxis)
     loss.set(title="loss with label smoothing, nats", ylim=(0, max(1, loss.get_ylim()[1])))

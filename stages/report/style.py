@@ -6,18 +6,15 @@ same inputs give the same bytes. Correct and wrong are told apart by a mark and 
 by colour, in hues that people with colour-blindness can tell apart (Okabe and Ito, 2008).
 """
 
-import functools
-import importlib.util
-import unicodedata
+import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from PIL.ImageFont import FreeTypeFont
 
-from stages.base.files import replacing
+from stages.report.drawing import DPI, font, names
 from stages.report.scores import percent
 
 if TYPE_CHECKING:
@@ -26,13 +23,11 @@ if TYPE_CHECKING:
 
 BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#595959"  # correct, wrong, all else
 SEED_COLOURS = (BLUE, "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#000000", ORANGE)
-# All lengths are in pixels, 200 to an inch: what fills the width of a page is fit for print.
-DPI = 200
+# All lengths are in pixels.
 TITLE, TEXT, NOTE, LINE = 32, 22, 23, 1.3  # sizes of letters; height of a line, in letters
 MARGIN, GAP = 16, 28  # around the picture; between title, content and note
 NARROWEST = 1300  # the title and the note need so much
 IMAGE = 196  # side of an image: seven pixels for one of MNIST's
-LONGEST = 20  # letters of a class's name; of a longer one, both ends
 
 
 class Cell(NamedTuple):
@@ -48,32 +43,6 @@ class Cell(NamedTuple):
     above: str
     label: int
     predicted: list[tuple[int, float]]
-
-
-@functools.cache
-def font(size: int, bold: bool = False) -> FreeTypeFont:
-    """DejaVu Sans as Matplotlib carries it; letters one after another, on every system."""
-    package = Path(importlib.util.find_spec("matplotlib").origin).parent
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    path = package / "mpl-data/fonts/ttf" / name
-    return ImageFont.truetype(str(path), size, layout_engine=ImageFont.Layout.BASIC)
-
-
-def names(classes: Sequence[str]) -> list[str]:
-    """The classes' names as they can be drawn.
-
-    Of long ones both ends; a name with letters that the font lacks becomes, for label 3, "class 3".
-    """
-    lacking = bytes(font(TEXT).getmask("\U0010ffff"))
-
-    def drawn(label: int, name: str) -> str:
-        name = unicodedata.normalize("NFC", " ".join(name.split()))
-        if any(bytes(font(TEXT).getmask(letter)) == lacking for letter in set(name)):
-            return f"class {label}"
-        half = LONGEST // 2
-        return name if len(name) <= LONGEST else f"{name[:half].strip()}…{name[1 - half :].strip()}"
-
-    return [drawn(label, name) for label, name in enumerate(classes)]
 
 
 def page(title: str, size: tuple[int, int], note: str) -> tuple[Image.Image, int]:
@@ -240,6 +209,7 @@ def blend(colour: str, share: float) -> tuple[int, ...]:
 
 def figure(width: int, height: int) -> "Figure":
     """An empty figure of Matplotlib, of some pixels; `chart` makes a picture of it."""
+    os.environ["MPLBACKEND"] = "agg"  # whatever is set; an unknown one would end the import
     import matplotlib  # here: pictures without a chart do without it
     from matplotlib.figure import Figure
 
@@ -269,10 +239,3 @@ def chart(title: str, content: "Figure", note: str) -> Image.Image:
     picture, top = page(title, drawn.size, note)
     picture.paste(drawn, (MARGIN, top))
     return picture
-
-
-def save(picture: Image.Image, path: Path) -> None:
-    """Write a PNG of at most 256 colours, a third the size; the same picture, the same bytes."""
-    with replacing(path) as temporary:
-        small = picture.quantize(256, Image.Quantize.FASTOCTREE)  # a fifth of the default's time
-        small.save(temporary, format="png", optimize=True, dpi=(DPI, DPI))
