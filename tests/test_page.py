@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from browser import Tab
-from conftest import ROOT, copy_project, dvc
+from conftest import ROOT, copy_project, dvc, run
 
 TEMPLATE = (ROOT / ".dvc/page.html").read_text(encoding="utf-8")
 
@@ -49,7 +49,7 @@ SEEN = """(async () => {
     return box.width > 9 && box.height > 9;
   };
   return {
-    charts: CHARTS.map((id) => document.getElementById(id)).map((element) => ({
+    charts: CHARTS.map((id) => document.getElementById(id)).filter(big).map((element) => ({
       drawn: [...element.querySelectorAll("svg")].some(big),
       text: element.lastChild.textContent.trim(),
       marks: [...element.querySelectorAll("svg .role-mark path")].filter(big).length,
@@ -92,4 +92,24 @@ def test_page_is_drawn_offline_in_any_folder(tab, folder, command, out):
     dvc(folder, "plots", *command.split(), "--out", out)
     seen = look(tab, folder / out / "index.html")
     assert_all_is_drawn(seen)
+    assert seen["faults"] == []
+
+
+@pytest.mark.slow
+def test_without_data_the_page_shows_the_result_and_tells_what_brings_the_rest(
+    tab, finished, tmp_path
+):
+    """As in a fresh clone; no test image is misclassified."""
+    run("git", "clone", "-q", str(finished), "clone", cwd=tmp_path)
+    clone = tmp_path / "clone"
+    errors = clone / "metrics/misclassified.csv"
+    errors.write_text(errors.read_text(encoding="utf-8").split("\n")[0] + "\n", encoding="utf-8")
+    dvc(clone, "plots", "show")
+    seen = look(tab, clone / "dvc_plots/index.html")
+    missing = [chart["text"] for chart in seen["charts"] if not chart["drawn"]]
+    assert [text.split(":")[0] for text in missing] == [
+        "Accuracy while training",
+        "Loss while training",
+    ]
+    assert all("dvc repro" in text for text in missing)
     assert seen["faults"] == []
