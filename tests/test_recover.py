@@ -58,12 +58,14 @@ def test_a_note_that_names_nobody_stays(tmp_path):
 
 
 @pytest.mark.parametrize("ended", [True, False])
-def test_empty_folders_of_the_run_cache_go_unless_dvc_is_about_to_fill_them(tmp_path, ended):
-    empty, full = (tmp_path / f".dvc/cache/runs/ab/{name}" for name in ("abc", "abd"))
-    for folder in (empty, full):
+def test_begun_entries_of_the_run_cache_go_unless_dvc_is_about_to_finish_them(tmp_path, ended):
+    empty, begun, full = (tmp_path / f".dvc/cache/runs/ab/{name}" for name in ("abc", "abd", "abe"))
+    for folder in (empty, begun, full):
         folder.mkdir(parents=True)
     (full / "entry").touch()
+    for folder in (begun, full):
+        (folder / ".9fL-2x_s.tmp").write_text("cmd: python -m st")
     write(tmp_path, NOTES[0], ENDED if ended else os.getpid(), age=-1)
     run_stage(recover.main, tmp_path)
-    assert full.exists()
-    assert empty.exists() != ended
+    assert (full / "entry").exists()
+    assert (full / ".9fL-2x_s.tmp").exists() == begun.exists() == empty.exists() == (not ended)

@@ -2,7 +2,8 @@
 
 DVC (3.67) notes which commands run, and writes over that file in place. After a kill it stops there
 if the note is cut off, or if another process has the number of the command that was killed. It also
-stops (`NoneType`) at a folder of its run cache that it had made, but not filled yet.
+stops at an entry of its run cache that it had begun: `NoneType` if the folder is empty, `'outs'` if
+the file, which has no name yet, is cut off.
 """
 
 import json
@@ -43,9 +44,12 @@ def main() -> None:
         if running(note) is False:
             note.unlink()
             print(f"{note}: removed, left by a killed command", file=sys.stderr)
-    for folder in () if any(map(running, NOTES)) else Path(".dvc/cache/runs").glob("*/*"):
-        with suppress(OSError):  # it is not empty
-            folder.rmdir()
+    if not any(map(running, NOTES)):
+        for folder in Path(".dvc/cache/runs").glob("*/*"):
+            for begun in folder.glob("*.tmp"):
+                begun.unlink()
+            with suppress(OSError):  # it is not empty
+                folder.rmdir()
 
 
 if __name__ == "__main__":
