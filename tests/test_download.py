@@ -379,6 +379,55 @@ def test_an_address_or_folder_that_cannot_be_is_told(mirror, raw):
         fetch(raw, mirror=mirror)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("classes: [a, b]", "classes: [0, 1]", "my.classes.0: .*found 0 .*quotes"),
+        ("classes: [a, b]", "classes: [yes, no]", "my.classes.0: .*found True .*quotes"),
+        ("classes: [a, b]", "classes: [a, a]", "my.classes: expected different names"),
+        ("classes: [a, b]", "classes: [a, ~]", "my.classes.1: .*found None"),
+        ("classes: [a, b]", 'classes: [a, " "]', "my.classes.1: "),
+        ("classes: [a, b]", "classes: abc", "my.classes: .*valid list, found 'abc'"),
+        ("classes: [a, b]", "classes: *a", "not valid YAML: .*alias"),
+        ("classes: [a, b]", "classes: !!python/tuple [a, b]", "not valid YAML"),
+        ("  classes:", "\tclasses:", "not valid YAML: .*line 4"),
+        ("  licence: l\n", "", "my.licence: missing"),
+        ("licence: l", "license: l", "my.license: unknown key"),
+        ("licence: l", "subject: l", "'subject' twice.*line 3"),
+        ("mirrors: [x]", "mirrors: http://x", "my.mirrors: .*valid list"),
+        ("mirrors: [x]", "mirrors: ['']", "my.mirrors.0: "),
+        ("files:", "pictures:", "my.files: missing"),
+        ("t10k-labels", "test-labels", "files: expected t10k-images.*found"),
+        ("size: 3", "size: 3 kB", "train-images-idx3-ubyte.gz.size: .*integer"),
+        ("sha256: ab", "sha256: AB", "train-images-idx3-ubyte.gz.sha256: "),
+        ("mirrors: [x]", "mirrors: [x]\n  disputed: [1.5]", "my.disputed.0: "),
+        ("my:", "2024:", "expected a name in quotes, found 2024"),
+        ("my:", "null:", "expected a name in quotes, found None"),
+        ("my:", "my: {}\nmy:", "'my' twice"),
+        ("my:", "- my:", "catalogue.yaml|expected"),
+    ],
+)
+def test_a_slip_in_the_catalogue_is_told_in_a_line(old, new, message, tmp_path, monkeypatch):
+    lines = [
+        "my:",
+        "  subject: s",
+        "  licence: l",
+        "  classes: [a, b]",
+        "  mirrors: [x]",
+        "  files:",
+    ]
+    lines += [f"    {name}: {{size: 3, sha256: {'ab' * 32}}}" for name in NAMES]
+    text = "\n".join(lines)
+    monkeypatch.setattr(catalogue, "CATALOGUE", path := tmp_path / "catalogue.yaml")
+    path.write_text(text)
+    assert catalogue.find("my").classes == ("a", "b")
+    assert text != (changed := text.replace(old, new, 1))
+    path.write_text(changed)
+    with pytest.raises(UserError, match=message) as caught:
+        [catalogue.find(name) for name in catalogue.names()]
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "kmnist"])
 def test_catalogue_entry_is_complete(name):
     entry = catalogue.find(name)

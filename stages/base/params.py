@@ -49,7 +49,9 @@ def describe(error: ValidationError, *place: str) -> str:
 def _describe(fault: dict, name: str) -> str:
     if fault["type"] in ("missing", "extra_forbidden"):
         return f"{name}: {'missing' if fault['type'] == 'missing' else 'unknown key'}"
-    text = f"{name}: {fault['msg'].removeprefix('Value error, ')}, found {fault['input']!r}"
+    message = fault["msg"].removeprefix("Value error, ").removesuffix(" or instance of Entry")
+    message = message.replace("valid tuple", "valid list").replace("Tuple", "List")  # as in YAML
+    text = f"{name}: {message}, found {repr(fault['input'])[:200]}"
     if re.fullmatch(r"-?\d+e-?\d+", str(fault["input"])):
         text += " (YAML takes 1e-4 for text: write 1.0e-4)"
     elif fault["type"] == "string_type":

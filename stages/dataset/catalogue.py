@@ -25,6 +25,9 @@ CATALOGUE = Path(__file__).with_name("catalogue.yaml")
 UNREACHABLE = Path(".dvc/tmp/unreachable")  # download notes here that it could reach no source
 
 
+Name = Annotated[str, Field(pattern=r"\S")]  # not blank
+
+
 class File(BaseModel):
     """One published file: its size in bytes and its SHA-256, both of the .gz."""
 
@@ -55,12 +58,12 @@ class Entry(BaseModel):
     subject: str
     licence: str
     classes: Annotated[
-        tuple[Annotated[str, Field(min_length=1)], ...],
+        tuple[Name, ...],
         Field(min_length=2, max_length=256),
         AfterValidator(_different),
     ]
     files: dict[str, File]
-    mirrors: Annotated[tuple[str, ...], Field(min_length=1)]
+    mirrors: Annotated[tuple[Name, ...], Field(min_length=1)]
     disputed: tuple[Annotated[int, Field(ge=0)], ...] = ()
 
     @model_validator(mode="after")
@@ -100,9 +103,24 @@ def find(name: str) -> Entry:
 
 def _entries() -> dict:
     try:
-        entries = yaml.safe_load(CATALOGUE.read_text(encoding="utf-8"))
+        entries = yaml.load(CATALOGUE.read_text(encoding="utf-8"), _Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{CATALOGUE} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(entries, dict):
         raise UserError(f"{CATALOGUE}: expected datasets by name, found {entries!r}")
+    if wrong := [name for name in entries if not isinstance(name, str)]:
+        raise UserError(f"{CATALOGUE}: expected a name in quotes, found {wrong[0]!r}")
     return entries
+
+
+class _Loader(yaml.SafeLoader):
+    """Of two entries of one name, YAML would silently take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [key.value for key, _ in node.value]
+        for key, _ in reversed(node.value):
+            if keys.count(key.value) > 1:
+                raise yaml.MarkedYAMLError(
+                    problem=f"found the key {key.value!r} twice", problem_mark=key.start_mark
+                )
+        return super().construct_mapping(node, deep)
