@@ -133,4 +133,4 @@ def test_images_of_another_size_run_to_the_end(folder: Path):
     assert "standing" in run("python", "-m", "apps.classify", "one.png", cwd=folder).stdout
     drawn = run("python", "-m", "apps.draw", cwd=folder, check=False)
     assert drawn.returncode == 1
-    assert "square grey images only" in drawn.stderr
+    assert "expected square images" in drawn.stderr
