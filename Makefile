@@ -91,6 +91,8 @@ help:  ## list these
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 11) <= v <= (3, $(NEWEST)) and \
 	    "Python 3.11 to 3.$(NEWEST) is needed, $(PYTHON) is %d.%d: set PYTHON, as in make PYTHON=python3.12" % v)'
 	$(PYTHON) -m venv .venv
+	@# So that `python stages/train.py` finds the other packages, and other folders find apps.classify.
+	@echo "$(CURDIR)" >"$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/project.pth"
 	@echo "Installing what $< lists (about 0.6 GB to download): half a minute to a few minutes"
 	@grep '^uv==' requirements-dev.txt | $(pip) /dev/stdin 2>/dev/null || echo "Without uv: with pip"
 	$(install)

@@ -61,6 +61,7 @@ def package(seed: int, settings: Package, training: Split, validation: Split) ->
     averaged = averaged_logits(model, shift)
     features = keras.Model(model.input, model.get_layer("classifier").input)
 
+    print(f"seed {seed}: what the training images look like to the model", flush=True)
     grouped, labels = (sample(values, GROUPED) for values in (training.images, training.labels))
     centres = rejection.centres_of(
         in_batches(features, grouped), labels, len(training.info.classes)
@@ -70,6 +71,8 @@ def package(seed: int, settings: Package, training: Split, validation: Split) ->
         "validation": (validation.images, validation.labels),
     }
     measured = {split: pair for split, pair in measured.items() if len(pair[1])}
+    count = sum(len(labels) for _, labels in measured.values())
+    print(f"predicting {count:,} images to calibrate", flush=True)
     logits = {split: in_batches(averaged, images) for split, (images, _) in measured.items()}
     # Choices are made on held-out images; without any, on training images, which flatter them.
     choosing = "validation" if "validation" in logits else "train"
@@ -80,6 +83,7 @@ def package(seed: int, settings: Package, training: Split, validation: Split) ->
     temperature = fit_temperature(logits[choosing], labels) if choosing == "validation" else 1.0
     held = {"logits": logits[choosing], "labels": labels, "likeness": likeness, "centres": centres}
     facts = {"temperature": temperature, "dataset": training.info.model_dump(mode="json")}
+    print("writing the files", flush=True)
     views = averaged_logits(trained, shift)
     saved.save(with_temperature(views, temperature), folder / "model.keras")
     export(model, shift, temperature, folder / "model.tflite")
@@ -89,6 +93,7 @@ def package(seed: int, settings: Package, training: Split, validation: Split) ->
             np.savez(file, **held)
         write_json(temporary(folder / "model.json"), facts)
         write_json(temporary(folder / "page.json"), for_page(trained, shift))
+    print("comparing the files", flush=True)
     write_csv(EXPORTS / f"seed-{seed}.csv", compare(seed, images, labels, logits[choosing]))
     result = {}
     for split, values in logits.items():
@@ -164,8 +169,10 @@ def main() -> None:
             "val": result["validation"]["accuracy"],
             "val_loss": result["validation"]["loss"],
         }
-    write_json(METRICS / f"seed-{seed}.json", {k: round(v, 4) for k, v in headline.items()})
-    print(f"seed {seed}: temperature {result['train']['temperature']:g}, {headline}")
+    headline = {name: round(value, 4) for name, value in headline.items()}
+    write_json(METRICS / f"seed-{seed}.json", headline)
+    told = ", ".join(f"{name} {value:.4f}" for name, value in headline.items())
+    print(f"temperature {result['train']['temperature']:g}, {told}")
 
 
 if __name__ == "__main__":

@@ -210,8 +210,12 @@ def test_what_cannot_be_loaded_is_named_and_the_rest_is_classified(finished, tmp
     assert "Traceback" not in result.stderr
 
 
-def test_labels_of_another_dataset_are_said_to_be_its(finished):
-    assert "trained on digits" in command(finished, "photos/plain.png").stderr
+def test_from_another_folder_labels_of_another_dataset_are_said_to_be_its(finished, tmp_path):
+    shutil.copy(finished / "photos/plain.png", tmp_path)
+    arguments = ("-m", "apps.classify", "plain.png")
+    result = run("python", *arguments, cwd=tmp_path, PYTHONPATH=str(finished))
+    assert "trained on digits" in result.stderr
+    assert "\nplain.png\t" in result.stdout
 
 
 @pytest.mark.parametrize("name", ["held.npz", "model.json"])

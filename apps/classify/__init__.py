@@ -11,6 +11,7 @@ prepared as its training images were.
 TensorFlow is not imported: the model is a LiteRT file, and starts in a tenth of a second.
 """
 
+import contextlib
 import threading
 from collections.abc import Iterable
 from functools import cache
@@ -73,7 +74,9 @@ class Digits(NamedTuple):
 @cache
 def model() -> Ensemble:
     """The packaged models of the seeds in params.yaml, with what they were trained on."""
-    return Ensemble(params.load().seeds)
+    here = params.PARAMS.exists()  # else another folder's pictures are classified from there
+    with contextlib.chdir("." if here else Path(__file__).absolute().parents[2]):
+        return Ensemble(params.load().seeds)
 
 
 def predict(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -93,7 +96,7 @@ def predict(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def classify(pictures: Iterable[Picture]) -> list[Digits]:
     """Find and classify the digits of pictures, or classify each as a whole.
 
-    It may be called by several threads at once. Run it from the project's folder. Images that are
+    It may be called by several threads at once. Images that are
     prepared as MNIST's already may go to `predict`, thousands at once.
 
     Args:
