@@ -36,7 +36,7 @@ def train(
     """Train a model; on one machine, the same first four arguments give the same model.
 
     Args:
-        training: images and labels, at least a batch of them.
+        training: images and labels.
         validation: images and labels, measured after each epoch; may be empty.
         settings: the section `train` of params.yaml.
         seed: of the initial weights, the order of the images and their augmentation.
@@ -107,12 +107,7 @@ def check_fit(settings: Train, training: Split, validation: Split) -> None:
     Raises:
         UserError: one does not; the message says which values would.
     """
-    count, side = len(training.labels), min(training.info.shape[:2])
-    if settings.batch_size > count:
-        raise UserError(
-            f"{PARAMS}: train.batch_size: expected at most {count:,}, the number of training "
-            f"images, found {settings.batch_size:,}"
-        )
+    side = min(training.info.shape[:2])
     if settings.augment.shift > side / 2:
         raise UserError(
             f"{PARAMS}: train.augment.shift: expected at most {side / 2:g}, half of an image, "

@@ -69,14 +69,15 @@ def test_there_are_as_many_batches_as_fill_up_in_each_epoch(batch_size, epochs, 
 
 
 def test_an_epoch_of_few_images_visits_each_of_them_several_times():
-    settings = options(BATCH, NONE, least_steps=2 * STEPS + 1)
-    dataset = training_batches(IMAGES, LABELS, CLASSES, settings, range(2), seed=0)
-    first, second = np.split(numbers(list(dataset.as_numpy_iterator())), 2)
-    for epoch in (first, second):
-        assert len(epoch) == 3 * COUNT // BATCH >= 2 * STEPS + 1
-        visits = np.bincount(epoch.ravel(), minlength=COUNT)
-        assert (visits.sum(), visits.max()) == (len(epoch) * BATCH, 3)
-    assert (first != second).any()
+    for size, least_steps in ((BATCH, 2 * STEPS + 2), (2 * COUNT + 1, 1)):
+        settings = options(size, NONE, least_steps=least_steps)
+        dataset = training_batches(IMAGES, LABELS, CLASSES, settings, range(2), seed=0)
+        first, second = np.split(numbers(list(dataset.as_numpy_iterator())), 2)
+        for epoch in (first, second):
+            assert len(epoch) == 3 * COUNT // size >= least_steps
+            visits = np.bincount(epoch.ravel(), minlength=COUNT)
+            assert (visits.sum(), visits.max()) == (len(epoch) * size, 3)
+        assert (first != second).any()
 
 
 @pytest.mark.parametrize("augment", [NONE, SOME], ids=["plain", "augmented"])

@@ -72,7 +72,7 @@ def test_a_folder_of_pictures_from_the_first_run_to_undo(folder: Path):
     commit(folder, "three classes")
     shutil.rmtree(place / "höhle")
     dvc(folder, "add", "data/own/places")
-    assert "download" in stages_run(dvc(folder, "repro"))
+    assert "download" in stages_run(dvc(folder, "repro", "preprocess"))
     assert len(pd.read_csv(folder / "metrics/data.csv")) == 2
     run("git", "stash", "-q", cwd=folder)
     dvc(folder, "checkout", "-f")
@@ -81,13 +81,13 @@ def test_a_folder_of_pictures_from_the_first_run_to_undo(folder: Path):
     assert len(pd.read_csv(folder / "metrics/data.csv")) == 3
 
     # Back to the committed result; the pictures stay as they are.
-    change_params(folder, train__epochs=1)
-    dvc(folder, "repro")
+    change_params(folder, evaluate__samples=1)
+    assert stages_run(dvc(folder, "repro")) == {"evaluate"}
     put(place, 30)
     run("python", "-m", "tools.undo", cwd=folder)
     assert (place / "grass/30.png").exists()
     assert not run(
-        "git", "diff", "--stat", "HEAD", "--", "params.yaml", "metrics", cwd=folder
+        "git", "diff", "--stat", "HEAD", "--", "params.yaml", "metrics", "plots", cwd=folder
     ).stdout
 
 
@@ -123,7 +123,7 @@ def test_images_of_another_size_run_to_the_end(folder: Path):
         file.write("\n" + yaml.safe_dump({"rectangles": entry}))
     change_params(folder, download__dataset="rectangles", train__epochs=3)
     change_params(folder, train__batch_size=32, train__least_steps=30)
-    run("dvc", "repro", cwd=folder, MNIST_MIRROR="")
+    assert "download" in stages_run(run("dvc", "repro", cwd=folder, MNIST_MIRROR="").stdout)
     result = json.loads((folder / "metrics/evaluate.json").read_bytes())
     assert (result["dataset"], result["images"]) == ("rectangles", 100)
     assert result["accuracy"] > 0.9
@@ -133,4 +133,8 @@ def test_images_of_another_size_run_to_the_end(folder: Path):
     assert "standing" in run("python", "-m", "apps.classify", "one.png", cwd=folder).stdout
     drawn = run("python", "-m", "apps.draw", cwd=folder, check=False)
     assert drawn.returncode == 1
-    assert "square grey images only" in drawn.stderr
+    assert "expected square images" in drawn.stderr
+
+    run("git", "checkout", "-q", "params.yaml", "stages", cwd=folder)
+    assert not stages_run(dvc(folder, "repro")), "the way back"
+    assert not run("git", "status", "--porcelain", "-uno", cwd=folder).stdout

@@ -1,13 +1,10 @@
 """The pipeline as its users run it: real DVC in a copy of the project, on the dataset `digits`."""
 
 import json
-import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 from conftest import ROOT, STAGES, assert_covers, change_params, dvc, lock_entry, run, stages_run
-from PIL import Image
 
 
 @pytest.fixture(scope="module")
@@ -83,22 +80,6 @@ def test_a_wrong_param_stops_the_pipeline_before_any_work_and_loses_nothing(fold
     assert "train.epochs" in result.stderr
     assert "Traceback" not in result.stderr
     run("git", "checkout", "params.yaml", cwd=folder)
-    assert_unchanged(folder)
-
-
-@pytest.mark.slow
-def test_another_dataset_runs_everything_and_the_way_back_runs_nothing(folder):
-    draw = np.random.default_rng(0)
-    for number, label in enumerate(100 * ["dark", "light"]):
-        picture = draw.integers(0, 128, (20, 30, 3), np.uint8) + 127 * (label == "light")
-        (folder / "data/own/tones" / label).mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).save(folder / f"data/own/tones/{label}/{number}.png")
-    change_params(folder, download__dataset="tones")
-    assert len(stages_run(dvc(folder, "repro"))) == len(STAGES)
-    scores = json.loads((folder / "metrics/details/scores.json").read_text(encoding="utf-8"))
-    assert scores["dataset"] == "tones"
-    shutil.rmtree(folder / "data/own/tones")
-    change_params(folder, download__dataset="digits")
     assert_unchanged(folder)
 
 

@@ -15,8 +15,8 @@ from stages.network.runtime import tf
 
 
 def visits(count: int, settings: Train) -> int:
-    """How often an epoch visits each of so many images, at least a batch of them."""
-    return -(-settings.least_steps // (count // settings.batch_size))
+    """How often an epoch visits each of so many images, so that it has enough steps."""
+    return -(-settings.least_steps * settings.batch_size // count)
 
 
 def training_batches(
@@ -32,7 +32,7 @@ def training_batches(
         images: uint8, shape (N, height, width, channels); may be memory-mapped, is not copied.
         labels: uint8, shape (N,).
         classes: width of the one-hot labels.
-        settings: batch_size, at most N, and how images are changed at random.
+        settings: batch_size, and how images are changed at random.
         epochs: which ones; it stops where the training does. The batches of an epoch do not
             depend on the epochs before it.
         seed: non-negative; different seeds give unrelated orders and transformations.
