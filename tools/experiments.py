@@ -79,7 +79,8 @@ def keep(name: str) -> str | None:
 def load(commit: str | None, path: str) -> dict:
     """A YAML or JSON file in a commit, or in the workspace; {} if there is none or it is broken."""
     try:
-        text = "\n".join(git("show", f"{commit}:{path}")) if commit else Path(path).read_text()
+        lines = git("show", f"{commit}:{path}") if commit else [Path(path).read_text("utf-8")]
+        text = "\n".join(lines)
         loaded = json.loads(text) if path.endswith(".json") else yaml.load(text, yaml.CSafeLoader)
         return loaded if isinstance(loaded, dict) else {}
     except (UserError, OSError, ValueError, yaml.YAMLError):
