@@ -52,5 +52,5 @@ def test_two_checkouts_that_share_a_cache(finished, tmp_path):
         assert_undisturbed(project, finished)
         assert "up to date" in dvc(project, "status", "train")
         run("git", "clean", "-fdXq", "--", "data", "models", cwd=project)  # only what Git ignores
-        dvc(project, "checkout", "train")
+        dvc(project, "checkout", "--with-deps", "train")
         assert_undisturbed(project, finished)  # so does the cache
