@@ -77,7 +77,8 @@ def test_a_folder_of_pictures_from_the_first_run_to_undo(folder: Path):
     run("git", "stash", "-q", cwd=folder)
     dvc(folder, "checkout", "-f")
     assert len([*place.glob("höhle/*.png")]) == 21
-    assert not stages_run(dvc(folder, "repro"))
+    # The pictures are looked at once more, since the .dvc file lies beside them; then all is known.
+    assert stages_run(dvc(folder, "repro")) <= {"download"}
     assert len(pd.read_csv(folder / "metrics/data.csv")) == 3
 
     # Back to the committed result; the pictures stay as they are.

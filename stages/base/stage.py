@@ -16,7 +16,7 @@ def arguments(doc: str | None) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(description=doc and doc.splitlines()[0])
 
 
-def run_stage(main: Callable[[], None], about: str | None = None) -> None:
+def run_stage(main: Callable[[], None], about: str | None = "") -> None:
     """Call `main` and end the process: code 0 if it returns, else one line on stderr and non-zero.
 
     Handles UserError, errors of the file system (a full disk, a missing permission) and Ctrl-C.
@@ -24,9 +24,10 @@ def run_stage(main: Callable[[], None], about: str | None = None) -> None:
 
     Args:
         main: the script.
-        about: its docstring, if it takes no arguments: `--help` shows it, others are refused.
+        about: its docstring (None with `python -OO`), if it takes no arguments: `--help` shows it,
+            others are refused.
     """
-    if about:
+    if about != "":
         parser = argparse.ArgumentParser(
             description=about, formatter_class=argparse.RawDescriptionHelpFormatter
         )
