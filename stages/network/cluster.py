@@ -33,7 +33,9 @@ def joined(batch_size: int) -> Iterator[tf.distribute.Strategy]:
     except tf.errors.OpError as error:
         if not config:
             raise
-        reason = str(error).rpartition("aborted by: ")[2].strip().partition("\n")[0]
+        # Of TensorFlow's words, the last clause of the first line: the rest names its own parts.
+        line = str(error).rpartition("aborted by: ")[2].strip().partition("\n")[0]
+        reason = line.rstrip(": ").rpartition(": ")[2]
         message = f"another worker is gone ({reason}): start all of them again"
         raise UserError(f"{message}; training goes on after its last whole epoch") from None
 
