@@ -1,4 +1,4 @@
-"""A Chromium without a network, driven over its DevTools protocol: scripts, pens, pictures."""
+"""A Chromium that is offline, driven over its DevTools protocol: scripts, pens, pictures."""
 
 import base64
 import itertools

@@ -21,24 +21,24 @@ from xdist.scheduler import LoadScopeScheduling
 ROOT = Path(__file__).resolve().parent.parent
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-NETWORKS = "settings evaluate robustness package train callbacks classify draw batches augment "
-NETWORKS += "photometric architecture optimizer benchmarks"
-NETWORKS = [f"test_{name}" for name in NETWORKS.split()]  # files that need TensorFlow, networks
+MODELS = "settings evaluate robustness package train callbacks classify draw batches augment "
+MODELS += "photometric architecture optimizer benchmarks"
+MODELS = [f"test_{name}" for name in MODELS.split()]  # files that need TensorFlow, models
 NOTES = (".git", ".dvc", "__pycache__", "dvc.lock")  # beside the results of a run
-TRAINED: dict[str, Path] = {}  # by params: folders in which this process has trained networks
+TRAINED: dict[str, Path] = {}  # by params: folders in which this process has trained models
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest begins first."""
-    items.sort(key=lambda item: item.path.stem not in (*NETWORKS, "test_pipeline", "test_kills"))
+    items.sort(key=lambda item: item.path.stem not in (*MODELS, "test_pipeline", "test_kills"))
 
 
 class Scheduler(LoadScopeScheduling):
-    """A worker runs whole files; one runs all that share networks, so those are trained once."""
+    """A worker runs whole files; one runs all that share models, so those are trained once."""
 
     def _split_scope(self, test: str) -> str:  # what xdist says to override
         name = Path(test.split("::")[0]).stem
-        return "networks" if name in NETWORKS else name
+        return "models" if name in MODELS else name
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -47,7 +47,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log) -> LoadScopeScheduli
 
 
 def copy_project(target: Path) -> Path:
-    """A Git repository with the project's pipeline, set to train a tiny network on digits."""
+    """A Git repository with the project's pipeline, set to train a tiny model on digits."""
     ignored = shutil.ignore_patterns("__pycache__", "dvc.yaml", "dvc.lock")  # the latter of apps/
     for name in ("apps", "stages", "tools", "presets", ".dvc/plots"):
         shutil.copytree(ROOT / name, target / name, ignore=ignored)
@@ -109,7 +109,7 @@ def dvc(folder: Path, *arguments: str) -> str:
 
 
 def small_project(folder: Path, **values) -> Path:
-    """Put params.yaml into `folder`: two small networks on digits, two epochs, params as given."""
+    """Put params.yaml into `folder`: two small models on digits, two epochs, params as given."""
     shutil.copy(ROOT / "params.yaml", folder)
     small = {"seeds": [0, 3], "train__epochs": 2, "train__network__filters": [4, 8, 8]}
     change_params(folder, download__dataset="digits", **small | values)

@@ -1,4 +1,4 @@
-"""The network's architecture: stock layers, its sizes, and what its documentation says of it."""
+"""The architecture of the model: Keras' own layers, sizes, and what its documentation says of it."""
 
 import numpy as np
 import pytest
@@ -98,7 +98,7 @@ def test_number_of_parameters_and_size_of_initial_weights():
 
 @pytest.mark.parametrize("change", [lambda x: 0.3 * x + 0.5, lambda x: 0.7 - 0.1 * x])
 def test_brightness_contrast_and_polarity_do_not_count(change):
-    """Inverted images come out the same in a fresh network: the stem has no preferred sign yet."""
+    """Inverted images come out the same in a fresh model: the stem has no preferred sign yet."""
     model = small_network()
     found, expected = outputs(model, change(some_images())), outputs(model, some_images())
     np.testing.assert_allclose(found, expected, atol=0.01)

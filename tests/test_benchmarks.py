@@ -90,7 +90,7 @@ def test_it_measures_each_contender_and_goes_on_where_it_stopped(tmp_path: Path,
     epochs = pd.read_csv("results/runs.csv", index_col="contender")
     assert list(epochs["seconds"]["notebook"]) == [7, 7], "taken from the interrupted benchmark"
     assert (epochs.loc[names[1:]].groupby("contender")["seconds"].diff().dropna() > 0).all()
-    # The same seed and params gave the pipeline's network: its errors are the packaged one's.
+    # The same seed and params gave the pipeline's model: its errors are the packaged one's.
     test = data.load_split("test")
     errors = int((Predictor(0)(test.images)[0].argmax(axis=1) != test.labels).sum())
     assert epochs["test_errors"]["default"].iloc[-1] == errors

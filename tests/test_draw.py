@@ -53,7 +53,7 @@ WAYS = [line.split(" ", 1) for line in WAYS.strip().splitlines()]
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which small networks were trained, packaged and exported, on digits."""
+    """A folder in which small models were trained, packaged and exported, on digits."""
     folder = tmp_path_factory.mktemp("draw")
     packaged(folder, seeds=[0], train__network__filters=[6, 5, 9, 8])
     (folder / "apps").symlink_to(ROOT / "apps")
@@ -63,7 +63,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def mnist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the project's own network, trained on MNIST, and today's page."""
+    """A folder with the project's own model, trained on MNIST, and today's page."""
     if not (ROOT / "models/packaged/seed-0/model.tflite").is_file():
         pytest.skip("the pipeline has not run yet")
     folder = tmp_path_factory.mktemp("mnist")

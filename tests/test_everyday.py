@@ -90,10 +90,10 @@ def test_seeds_come_and_go(folder, monkeypatch):
 @pytest.mark.slow
 def test_an_experiment_can_be_compared_at_a_glance_and_undone(folder, monkeypatch):
     monkeypatch.setenv("COLUMNS", "500")
-    network = (folder / "models/packaged/seed-0/model.tflite").read_bytes()
+    model = (folder / "models/packaged/seed-0/model.tflite").read_bytes()
     changes = ["-S", "train.epochs=3", "-S", "preprocess.seed=1"]
     dvc(folder, "exp", "run", *changes)
-    assert (folder / "models/packaged/seed-0/model.tflite").read_bytes() != network
+    assert (folder / "models/packaged/seed-0/model.tflite").read_bytes() != model
 
     assert not run("git", "diff", "--cached", "--stat", cwd=folder).stdout, "nothing is staged"
     for command in (["metrics", "show"], ["metrics", "diff", "main"]):
@@ -104,7 +104,7 @@ def test_an_experiment_can_be_compared_at_a_glance_and_undone(folder, monkeypatc
 
     undone = run("python", "-m", "tools.undo", cwd=folder)
     assert is_clean(folder)
-    assert (folder / "models/packaged/seed-0/model.tflite").read_bytes() == network
+    assert (folder / "models/packaged/seed-0/model.tflite").read_bytes() == model
     name = re.search(r"dvc exp apply (\S+?)[`.\s]", undone.stdout)[1]
     dvc(folder, "exp", "apply", name)
     assert "epochs: 3" in (folder / "params.yaml").read_text(encoding="utf-8")

@@ -11,11 +11,11 @@ from stages.network.runtime import keras, tf
 RATE, RATIO, MOMENTUM, DECAY = 0.05, 1.5, 0.8, 0.1
 
 
-def tiny_network() -> keras.Model:
+def tiny_model() -> keras.Model:
     """For colour images: a stem, two inner convolutions (one wide, one deep), a classifier."""
     layers = keras.layers
     keras.utils.set_random_seed(0)
-    network = keras.Sequential(
+    model = keras.Sequential(
         [
             keras.Input((12, 12, 3)),
             layers.Conv2D(2, 3, name="stem"),
@@ -27,25 +27,24 @@ def tiny_network() -> keras.Model:
         ]
     )
     rng = np.random.default_rng(0)
-    for variable in network.trainable_variables:  # biases and offsets that decay could shrink
+    for variable in model.trainable_variables:  # biases and offsets that decay could shrink
         variable.assign(rng.normal(size=variable.shape))
-    return network
+    return model
 
 
 def name_of(variable: keras.Variable) -> str:
-    """Layer and role of a variable, like `stem/kernel`, whatever the network is called."""
+    """Layer and role of a variable, like `stem/kernel`, whatever the model is called."""
     return "/".join(variable.path.split("/")[-2:])
 
 
-def inner(network: keras.Model) -> dict[str, np.ndarray]:
-    return {name: network.get_layer(name).kernel.numpy() for name in ("wide", "deep")}
+def inner(model: keras.Model) -> dict[str, np.ndarray]:
+    return {name: model.get_layer(name).kernel.numpy() for name in ("wide", "deep")}
 
 
-def gradients(network: keras.Model, seed: int) -> list[np.ndarray]:
+def gradients(model: keras.Model, seed: int) -> list[np.ndarray]:
     rng = np.random.default_rng(seed)
     return [
-        rng.normal(size=variable.shape).astype(np.float32)
-        for variable in network.trainable_variables
+        rng.normal(size=variable.shape).astype(np.float32) for variable in model.trainable_variables
     ]
 
 
@@ -77,16 +76,16 @@ def test_orthogonalise_of_zeros_is_zeros():  # so a step without gradients is no
 
 @pytest.mark.parametrize("name", ["wide", "deep"])
 def test_steps_on_inner_kernels_are_the_orthogonalised_nesterov_momentum(name: str):
-    network = tiny_network()
+    model = tiny_model()
     optimizer = Muon(RATE, RATIO, MOMENTUM, DECAY)
     velocity = 0
     for seed in (1, 2, 3):
-        kernel = inner(network)[name]
+        kernel = inner(model)[name]
         kernel = kernel * kernel.shape[-1] ** 0.5 / np.linalg.norm(kernel)
-        values = gradients(network, seed)
-        optimizer.apply(list(map(tf.constant, values)), network.trainable_variables)
-        step = (kernel - inner(network)[name]) / (RATE * RATIO)
-        names = [name_of(variable) for variable in network.trainable_variables]
+        values = gradients(model, seed)
+        optimizer.apply(list(map(tf.constant, values)), model.trainable_variables)
+        step = (kernel - inner(model)[name]) / (RATE * RATIO)
+        names = [name_of(variable) for variable in model.trainable_variables]
         gradient = values[names.index(f"{name}/kernel")]
         velocity = 0.6 * velocity + gradient
         filters = kernel.shape[-1]
@@ -101,15 +100,15 @@ def test_other_variables_get_exactly_the_steps_of_keras_sgd(scheduled: bool):
         schedules = keras.optimizers.schedules
         return schedules.PolynomialDecay(RATE, 3, RATE / 10) if scheduled else RATE
 
-    ours, theirs = tiny_network(), tiny_network()
+    ours, theirs = tiny_model(), tiny_model()
     before = [variable.numpy() for variable in ours.trainable_variables]
     muon = Muon(rate(), RATIO, MOMENTUM, DECAY)
     sgd = keras.optimizers.SGD(rate(), MOMENTUM, nesterov=True, weight_decay=DECAY)
     sgd.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     for seed in (1, 2, 3):
         values = gradients(ours, seed)
-        for optimizer, network in ((muon, ours), (sgd, theirs)):
-            optimizer.apply(list(map(tf.constant, values)), network.trainable_variables)
+        for optimizer, model in ((muon, ours), (sgd, theirs)):
+            optimizer.apply(list(map(tf.constant, values)), model.trainable_variables)
     compared = 0
     for start, mine, other in zip(
         before, ours.trainable_variables, theirs.trainable_variables, strict=True

@@ -57,7 +57,7 @@ def test_normalisations_of_the_exported_network_are_exact_to_the_last_bit():
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which two small networks were trained and packaged, on digits."""
+    """A folder in which two small models were trained and packaged, on digits."""
     return packaged(tmp_path_factory.mktemp("finished"), train__batch_size=128)
 
 
@@ -152,7 +152,7 @@ def test_the_number_of_threads_changes_no_byte(monkeypatch):
 @pytest.mark.parametrize("name", ["packaged/seed-0/model.tflite", "trained/seed-0.keras"])
 def test_a_damaged_or_missing_file_is_named(name):
     path = Path("models") / name
-    for content in (b"", b"no network", None):
+    for content in (b"", b"no model", None):
         path.unlink()
         if content is not None:
             path.write_bytes(content)
@@ -161,7 +161,7 @@ def test_a_damaged_or_missing_file_is_named(name):
 
 
 def test_a_network_with_code_in_it_or_in_the_old_format_is_refused(tmp_path):
-    path = tmp_path / "network.keras"
+    path = tmp_path / "model.keras"
     inputs = keras.Input((28, 28, 1))
     keras.Model(inputs, keras.layers.Lambda(lambda x: x)(inputs)).save(path)
     with pytest.raises(UserError, match="cannot be loaded"):

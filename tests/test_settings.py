@@ -22,7 +22,7 @@ IMAGES = 1332  # to train on: digits has 1,437, of which some 8 % are for valida
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which two small networks were trained and packaged, on digits."""
+    """A folder in which two small models were trained and packaged, on digits."""
     folder = tmp_path_factory.mktemp("finished")
     few = {"robustness__images": 20, "evaluate__samples": 1, "evaluate__misclassified": 5}
     return packaged(folder, train__batch_size=BATCH, **few)
@@ -30,7 +30,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass
 class Fit:
-    """What the stage passes to Keras' fit: the compiled network, the batches, the rest."""
+    """What the stage passes to Keras' fit: the compiled model, the batches, the rest."""
 
     model: keras.Model
     batches: list[tuple[np.ndarray, np.ndarray]]
@@ -212,14 +212,14 @@ def test_the_seed_of_preprocess_decides_which_images_validate(finished: Path, fo
 def test_the_limit_of_instructions_reaches_onednn_and_the_network(folder: Path):
     if not limit_processor("avx512", 2).startswith("AVX-512"):
         pytest.skip("this processor has no AVX-512")
-    network = folder / "models/trained/seed-0.keras"
-    before = network.read_bytes()
+    model = folder / "models/trained/seed-0.keras"
+    before = model.read_bytes()
     change_params(folder, train__instructions="avx2")
     command = ("python", "-m", "stages.train", "--seed", "0")
     printed = run(*command, cwd=folder, PYTHONPATH=str(ROOT), ONEDNN_VERBOSE="1").stdout
     assert printed.startswith("oneDNN computes with AVX2 as train.instructions says, threads: 2\n")
     assert "cpu,isa:Intel AVX2\n" in printed  # what oneDNN says itself
-    assert network.read_bytes() != before
+    assert model.read_bytes() != before
 
 
 @pytest.mark.slow

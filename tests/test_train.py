@@ -136,12 +136,12 @@ def test_a_loss_that_is_no_number_ends_training_and_leaves_the_earlier_network(f
         change_params(folder, train__epochs=1, train__warmup=0.0)
         for path in (folder / PROCESSED / "train").glob("*.npy"):
             np.save(path, np.load(path)[:BATCH])
-    (folder / MODEL).write_bytes(b"an earlier network")
+    (folder / MODEL).write_bytes(b"an earlier model")
     message = refusal(folder)
     assert last or "epoch 1" in message  # not only when all is over
     assert "train.learning_rate" in message
     assert "train.muon_learning_rate" in message
-    assert (folder / MODEL).read_bytes() == b"an earlier network"
+    assert (folder / MODEL).read_bytes() == b"an earlier model"
 
 
 def test_a_missing_or_damaged_array_is_refused_with_what_to_run_and_never_unpickled(folder: Path):
@@ -167,7 +167,7 @@ def test_a_missing_or_damaged_array_is_refused_with_what_to_run_and_never_unpick
     reason="needs two cores, and Linux to give a process but one of them",
 )
 def test_the_number_of_cores_changes_no_byte(folder: Path, tmp_path: Path):
-    # The real network: small ones are not split between threads.
+    # The real model: small ones are not split between threads.
     shutil.copy(ROOT / "params.yaml", folder)
     change_params(folder, download__dataset="digits", train__epochs=1)
     cores = sorted(os.sched_getaffinity(0))
