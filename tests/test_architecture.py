@@ -1,4 +1,4 @@
-"""The architecture of the model: Keras' own layers, sizes, and what its documentation says of it."""
+"""The model's architecture: Keras' own layers, sizes, and what its documentation says of it."""
 
 import numpy as np
 import pytest
