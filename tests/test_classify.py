@@ -1,8 +1,9 @@
-"""Digits of one's own pictures: the command, the public function, and the stage `photos`."""
+"""Digits of one's own pictures: the command, the public function, the benchmark of pages."""
 
 import csv
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,9 @@ import numpy as np
 import pillow_heif
 import pytest
 from conftest import ROOT, packaged, run, run_stage
-from PIL import Image
+from PIL import Image, ImageDraw
+from PIL.PngImagePlugin import PngInfo
+from scipy import ndimage
 from skimage import data
 from sklearn.datasets import load_sample_image
 
@@ -21,6 +24,7 @@ import apps.classify
 from apps.classify import classify
 from benchmarks import pages as measure
 from benchmarks.drawn import pages
+from benchmarks.drawn.glyphs import drawn
 from stages.base.stage import UserError
 
 PLACES = ("benchmarks/results/pages.csv", "benchmarks/results/rejection.csv")
@@ -109,7 +113,7 @@ def test_stripes_from_border_to_border_are_no_digits(project, found_only):
 def test_in_photographs_of_things_hardly_a_shape_is_taken_for_a_digit(project):
     names = ("astronaut", "camera", "cat", "coffee", "coins", "grass", "gravel", "moon", "rocket")
     found = classify([getattr(data, name)() for name in names])
-    assert sum(len(digits.labels) for digits in found) <= len(names)
+    assert sum(len(digits.labels) for digits in found) <= 1.2 * len(names)
 
 
 @pytest.mark.parametrize("name", ["brick", "coffee", "coins", "gravel", "flower"])
@@ -122,6 +126,94 @@ def test_digits_on_a_sheet_are_found_whatever_it_lies_on(project, name):
     centres = (digits.boxes[:, :2] + digits.boxes[:, 2:]) / 2 - (150, 100)
     near = np.linalg.norm(centres[:, None] - page.centres, axis=2).min(axis=0, initial=99)
     assert near.max() < 10
+
+
+# --- What pens, papers and sheets are like: pictures that are no page of PLACES' kinds
+
+
+def row(digits: str, size: int, pen: float, gap: float, seed: int = 0) -> tuple[np.ndarray, list]:
+    """The ink of a row of digits, and the middle of each; lengths are shares of their size."""
+    rng = np.random.default_rng(seed)
+    ink, middles = np.zeros((2 * size, round(len(digits) * 1.6 * size) + size), np.float32), []
+    x = size // 2
+    for digit in digits:
+        glyph = drawn(int(digit), size, rng, pen)
+        ink[size // 2 : size // 2 + len(glyph), x : x + glyph.shape[1]] = glyph
+        middles.append((x + glyph.shape[1] / 2, size // 2 + len(glyph) / 2))
+        x += glyph.shape[1] + round(gap * size)
+    return ink[:, : x + size // 2], middles
+
+
+def hatched(ink: np.ndarray) -> np.ndarray:
+    """Ink of uneven darkness, as a ballpoint's: every few pixels half as dark."""
+    rows, columns = np.indices(ink.shape)
+    return ink * np.where((rows + columns) % 9 < 4, 0.45, 1)
+
+
+def with_specks(ink: np.ndarray) -> np.ndarray:
+    """Small print below."""
+    print_ = np.zeros((160, ink.shape[1]), np.float32)
+    for y in range(8, 150, 9):
+        print_[y : y + 5] = np.random.default_rng(y).random(ink.shape[1]) < 0.4
+    return np.vstack([ink, print_])
+
+
+INKS = {
+    "uneven ink": lambda: (row("88888", 60, 1.4, 0.5), hatched),
+    "small print below": lambda: (row("2345", 70, 1.6, 0.5), with_specks),
+    "thin and large": lambda: (row("472", 300, 0.35, 0.3), None),
+    "close together": lambda: (row("53901625", 60, 2.6, 0.07), None),
+    "cut close": lambda: (row("5", 90, 4, 0), lambda ink: ink[44:-44, 44:-44]),
+    "blurred": lambda: (row("3", 60, 4.5, 0), lambda ink: ndimage.gaussian_filter(ink, 5)),
+}
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("kind", INKS)
+def test_digits_of_every_pen_are_found(project, kind, dark):
+    """On paper that is neither white nor black."""
+    (ink, middles), change = INKS[kind]()
+    cut = 44 if kind == "cut close" else 0
+    scene = 0.88 - 0.75 * (change(ink) if change else ink)
+    [digits] = classify([np.uint8(255 * (1 - scene if dark else scene))])
+    assert len(digits.labels) == len(middles)
+    for (left, top, right, bottom), (x, y) in zip(digits.boxes, middles, strict=True):
+        assert left < x - cut < right
+        assert top < y - cut < bottom
+
+
+def test_a_digit_is_found_whatever_paper_it_was_enlarged_on(project):
+    """Paper not quite white, a dark theme, a colour map; enlarged, saved as JPEG."""
+    for seed, digit in enumerate("0123456789"):
+        ink = np.pad(drawn(int(digit), 20, np.random.default_rng(seed), 2.5), 6)
+        for paper, pen in ((235, 20), (40, 230), (130, 60), (68, 253)):
+            grey = Image.fromarray(np.uint8(paper + (pen - paper) * ink)).resize((84, 84))
+            grey.save(file := io.BytesIO(), "JPEG", quality=70)
+            assert len(classify([io.BytesIO(file.getvalue())])[0].labels) == 1, digit
+
+
+def test_digits_in_a_bent_table_are_found(project):
+    picture = Image.new("L", (540, 540), 225)
+    page, truth = ImageDraw.Draw(picture), []
+    for line in range(10):
+        page.line([(15 + 56 * line, 15), (15 + 56 * line, 520)], 60, 3 if line % 3 == 0 else 1)
+        page.line([(15, 15 + 56 * line), (520, 15 + 56 * line)], 60, 3 if line % 3 == 0 else 1)
+    for place, digit in zip(range(0, 81, 4), "314159265358979323846", strict=True):
+        ink = drawn(int(digit), 30, np.random.default_rng(place), 2)
+        x, y = 32 + 56 * (place % 9), 28 + 56 * (place // 9)
+        picture.paste(40, (x, y), Image.fromarray(np.uint8(255 * ink)))
+        truth.append((x + ink.shape[1] / 2, y + ink.shape[0] / 2))
+    rows = np.arange(540)
+    bend = np.rint(8 * np.sin(rows / 90)).astype(int)
+    columns = zip(np.array(picture).T, bend, strict=True)
+    bent = np.stack([np.roll(column, by) for column, by in columns], axis=1)
+    for pixels, move in ((np.array(picture), 0 * bend), (bent, bend)):
+        boxes = classify([pixels])[0].boxes
+        middles = (boxes[:, :2] + boxes[:, 2:]) / 2
+        moved = np.array([(x, y + move[int(x)]) for x, y in truth])
+        near = np.linalg.norm(middles[:, None] - moved, axis=2)
+        assert (near.min(axis=0, initial=99) < 10).all()
+        assert len(middles) == len(truth)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 400), (400, 3), (28, 28), (3000, 4000)])
@@ -157,6 +249,103 @@ def test_transparent_turned_deep_and_heic_pictures_are_seen_as_people_see_them(p
     for digits in classify(sorted(tmp_path.iterdir())):
         assert len(digits.labels) == len(expected.labels)
         assert np.abs(digits.boxes - expected.boxes).max() < 4
+
+
+def saved(image: Image.Image, kind: str, **options) -> io.BytesIO:
+    image.save(file := io.BytesIO(), kind, **options)
+    return io.BytesIO(file.getvalue())
+
+
+def test_files_are_read_as_viewers_show_them(project, tmp_path):
+    """Written by other programs, with more in them than a picture, or a little less."""
+    picture = Image.fromarray(draw("plain").picture)
+    [expected] = classify([picture])
+    turned = picture.transpose(Image.Transpose.ROTATE_90)
+    path = tmp_path / "turned.tif"
+    turned.save(path, tiffinfo={274: 6})
+    text = PngInfo()
+    text.add_text("notes", "x" * 2_000_000, zip=True)
+    levels = np.array(picture, np.uint16) * 100
+    levels[5, 5] = 65535
+    floats = np.array(picture, np.float32)
+    floats[:3] = np.nan
+    blank = Image.new("L", picture.size, 255)
+    without_end = saved(picture, "JPEG", quality=95).getvalue()[:-2]
+    white = Image.new("LA", picture.size, (255, 0))
+    white.putalpha(picture.point(lambda level: 255 if level < 128 else 0))
+    unset = picture.convert("RGBA")
+    unset.putalpha(0)
+    sources = {
+        "TIFF, turned": path,
+        "PNG with much text": saved(picture, "PNG", pnginfo=text),
+        "PNG with a large profile": saved(picture, "PNG", icc_profile=bytes(3_000_000)),
+        "16 bits, one dead pixel": saved(Image.fromarray(levels), "PNG"),
+        "floats, some are no number": saved(Image.fromarray(floats), "TIFF"),
+        "GIF, first frame blank": saved(blank, "GIF", save_all=True, append_images=[picture]),
+        "JPEG without its end": io.BytesIO(without_end),
+        "white on transparent": saved(white, "PNG"),
+        "alpha never set": saved(unset, "PNG"),
+    }
+    for name, digits in zip(sources, classify(sources.values()), strict=True):
+        assert len(digits.labels) == len(expected.labels), name
+        assert np.abs(digits.boxes - expected.boxes).max() < 4, name
+
+
+def test_all_pages_of_a_file_are_read(project):
+    first, second = draw("plain"), draw("plain", "863", seed=1)
+    images = [Image.fromarray(page.picture) for page in (first, second)]
+    [digits] = classify([saved(images[0], "TIFF", save_all=True, append_images=images[1:])])
+    assert len(digits.labels) == 13
+    assert digits.rows.tolist() == [*first.rows, *second.rows + first.rows.max() + 1]
+    height = first.picture.shape[0]
+    assert (digits.boxes[:10, 3] <= height).all()
+    assert (digits.boxes[10:, 1] >= height).all()
+
+
+def test_the_callers_image_stays_as_it_is(project):
+    image = Image.open(saved(Image.fromarray(draw("plain").picture).resize((4000, 3200)), "JPEG"))
+    [digits] = classify([image])
+    assert (image.size, image.mode) == ((4000, 3200), "L")
+    assert digits.boxes[:, 2].max() > 2000
+
+
+def test_one_picture_in_place_of_a_list_is_refused_clearly(project):
+    with pytest.raises(UserError, match="expected a list of pictures"):
+        classify("photos/plain.png")
+    cut = Image.open(io.BytesIO(saved(Image.new("L", (99, 99)), "PNG").getvalue()[:60]))
+    with pytest.raises(UserError, match="damaged"):
+        classify([cut])
+
+
+def test_show_writes_over_nothing(finished, tmp_path):
+    """Neither over what it reads, by whatever name, nor over what somebody else put there."""
+    (tmp_path / "a").mkdir()
+    for name in ("one.png", "a/one.png", "one.jpg", "theirs.png"):
+        Image.fromarray(draw("plain", "47").picture).save(tmp_path / name)
+    (tmp_path / "other.png").symlink_to(tmp_path / "one.png")
+    (tmp_path / "other.jpg").hardlink_to(tmp_path / "one.jpg")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    names = ["one.png", "a/one.png", "one.jpg", "other.jpg"]
+    arguments = [*(str(tmp_path / name) for name in names), "--show", str(tmp_path)]
+    for _ in range(2):  # the second time, over its own
+        command(finished, *arguments)
+    assert {path: path.read_bytes() for path in before} == before
+    assert len([*tmp_path.glob("*.png")]) == 3 + len(names)
+
+
+def test_any_file_name_is_written_in_one_line(finished, tmp_path):
+    picture = (finished / "photos/plain.png").read_bytes()
+    for name in ("a\tb\nc.png", "\N{GRINNING FACE}.png", "._x.png", ".hidden/y.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(picture)
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.png")).write_bytes(picture)
+    result = run(
+        *("python", "-m", "apps.classify", str(tmp_path)), cwd=finished, PYTHONIOENCODING="ascii"
+    )
+    rows = [line.split("\t") for line in result.stdout.splitlines()[1:]]
+    assert {len(cells) for cells in rows} == {4}
+    assert len({cells[0] for cells in rows}) == 3
+    assert "100.0%" not in result.stdout
 
 
 @pytest.mark.slow
