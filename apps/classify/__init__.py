@@ -79,18 +79,19 @@ def model() -> Ensemble:
         return Ensemble(params.load().seeds)
 
 
-def predict(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def predict(images: np.ndarray, doubtful: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Probabilities of prepared images, and whether they are accepted.
 
     Args:
         images: float32 in [0, 1], shape (N, height, width) as the model's, N at least 1.
+        doubtful: something else says already that they may show nothing: fewer are accepted.
 
     Returns:
         Probabilities, float32, shape (N, classes), and accepted, bool, shape (N,): False if an
         image looks too little like those of the training, or no class is sure.
     """
     with LOCK:
-        return model()(images[..., None])
+        return model()(images[..., None], doubtful)
 
 
 def classify(pictures: Iterable[Picture]) -> list[Digits]:
@@ -160,7 +161,7 @@ def of_page(values: np.ndarray, scale: float) -> tuple[np.ndarray, ...]:
     height, width = values.shape
     if not accepted.any() and SQUARE[0] <= width / height <= SQUARE[1]:
         one = whole(values)[None]
-        of_one, believed = predict(one)
+        of_one, believed = predict(one, doubtful=True)
         if believed.all():  # nothing else was believed: it is one digit
             box = np.array([[0, 0, width, height]]) / scale
             return box, np.zeros(1, int), one, of_one, believed

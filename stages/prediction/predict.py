@@ -143,17 +143,21 @@ class Ensemble:
             self.temperature = fit_temperature(logs, held[0]["labels"])
         likeness = np.mean([each["likeness"] for each in held], axis=0)
         probabilities = mean_prediction(single, self.temperature)
-        self.threshold = rejection.threshold(likeness, probabilities)
+        self.threshold, self.strict_threshold = (
+            rejection.threshold(likeness, probabilities, keep)
+            for keep in (rejection.KEEP, rejection.KEEP_DOUBTFUL)
+        )
 
     def mean(self, probabilities: list[np.ndarray]) -> np.ndarray:
         """The prediction of all, from those of each, in the order of the seeds."""
         return mean_prediction(probabilities, self.temperature)
 
-    def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(self, images: np.ndarray, doubtful: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """Predict the classes of images, and whether they look like those of the training.
 
         Args:
             images: uint8, or float32 in [0, 1], shape (N, height, width, channels), N at least 1.
+            doubtful: something else says already that they may show nothing: fewer are accepted.
 
         Returns:
             Probabilities, float32, shape (N, classes), and accepted, bool, shape (N,): False if an
@@ -170,4 +174,5 @@ class Ensemble:
             axis=0,
         )
         sure = probabilities.max(axis=1) >= rejection.LEAST
-        return probabilities, sure & (likeness >= self.threshold)
+        threshold = self.strict_threshold if doubtful else self.threshold
+        return probabilities, sure & (likeness >= threshold)

@@ -12,6 +12,7 @@ import numpy as np
 
 LEAST = 0.5  # probability: the class is likelier than all others together
 KEEP = 0.99  # share of images with a sure prediction that are accepted
+KEEP_DOUBTFUL = 0.95  # the same where something else says already that there may be nothing
 GROUPS = 16  # of each class's training images, at most
 DIGITS = 4  # of the threshold
 
@@ -56,9 +57,9 @@ def likeness(features: np.ndarray, labels: np.ndarray, centres: np.ndarray) -> n
     return np.einsum("nf,ngf->ng", normalised(features), of_class).max(axis=1)
 
 
-def threshold(likeness: np.ndarray, probabilities: np.ndarray) -> float:
-    """The likeness that KEEP of the images with a sure prediction exceed."""
+def threshold(likeness: np.ndarray, probabilities: np.ndarray, keep: float) -> float:
+    """The likeness that this share of the images with a sure prediction exceed."""
     sure = likeness[probabilities.max(axis=1) >= LEAST]
     if not len(sure):
         return 0.0
-    return float(np.floor(np.quantile(sure, 1 - KEEP) * 10**DIGITS) / 10**DIGITS)
+    return float(np.floor(np.quantile(sure, 1 - keep) * 10**DIGITS) / 10**DIGITS)
