@@ -8,6 +8,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
@@ -393,7 +394,7 @@ CHARTS = {
 @pytest.mark.parametrize("draw", CHARTS.values(), ids=CHARTS)
 def test_all_text_of_a_chart_is_in_the_picture_and_no_legend_lies_on_data(draw):
     figure, _ = figure_of(draw)
-    drawn = figure.get_tightbbox(figure.canvas.get_renderer())  # inches
+    drawn = figure.get_tightbbox(FigureCanvasAgg(figure).get_renderer())  # inches
     assert 0 <= drawn.x0 < drawn.x1 <= figure.get_figwidth()
     assert 0 <= drawn.y0 < drawn.y1 <= figure.get_figheight()
     for legend in figure.findobj(Legend):
