@@ -72,16 +72,26 @@ def measure(kind: str, images: np.ndarray, labels: np.ndarray) -> dict:
     return {"condition": kind, "error": 1 - row["correct"] / row["digits"], **row}
 
 
+def cut(image: np.ndarray) -> np.ndarray:
+    """What is within the bounding box of the ink, as `prepare` expects it."""
+    rows, columns = (np.flatnonzero(image.any(axis=axis)) for axis in (1, 0))
+    return image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+
+
 def main() -> None:
     images, labels, _, info = data.load_split("test")
     images = data.scaled(images[..., 0])
     rng = np.random.default_rng(SEED)
     shown = negatives.non_digits(images, rng, NON_DIGITS)
     shown["test digits"] = list(images[rng.permutation(len(labels))[:2000]])
-    accepted = pd.DataFrame(
-        {"accepted": predict(prepare(inks))[1].mean().round(4), "images": len(inks)}
-        for inks in shown.values()
-    ).set_axis(list(shown))
+    accepted = (
+        pd.DataFrame(
+            {"accepted": predict(prepare(list(map(cut, inks))))[1].mean(), "images": len(inks)}
+            for inks in shown.values()
+        )
+        .set_axis(list(shown))
+        .round(4)
+    )
     for name, pictures in negatives.photographs(rng, CUTS).items():
         taken = [classify_one(picture).accepted.any() for picture in bar(pictures, name)]
         accepted.loc[name] = np.mean(taken).round(4), len(taken)

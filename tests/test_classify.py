@@ -66,7 +66,8 @@ def project(finished: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.slow
 def test_the_benchmark_measures_each_kind_of_page_and_each_kind_of_non_digit(tmp_path):
     apps.classify.model.cache_clear()
-    folder = packaged(tmp_path, seeds=[0], train__epochs=12, train__network__filters=[16, 32, 32])
+    small = {"train__epochs": 12, "train__batch_size": 64, "train__network__filters": [16, 32, 32]}
+    folder = packaged(tmp_path, seeds=[0], **small)
     run_stage(measure.main, folder)
     rows = list(csv.DictReader(io.StringIO((folder / PLACES[0]).read_text(encoding="utf-8"))))
     assert [row["condition"] for row in rows] == list(pages.KINDS)
