@@ -114,10 +114,9 @@ def same_pictures(dataset: Dataset) -> list[tuple[str, ...]]:
 def summary(dataset: Dataset, numbers: dict) -> str:
     """What was found, a line for each kind of it."""
     totals = [f"{(dataset.parts == split).sum():,} {split}" for split in SPLITS]
-    lines = [
-        f"{', '.join(totals)} images; {len(dataset.info.classes)} classes of "
-        f"{numbers['smallest_class']:,} to {numbers['largest_class']:,}"
-    ]
+    least, most = (f"{numbers[key]:,}" for key in ("smallest_class", "largest_class"))
+    sizes = f"{least} to {most}" if least != most else f"{least} each"
+    lines = [f"{', '.join(totals)} images; {len(dataset.info.classes)} classes of {sizes}"]
     for key, text in {
         "unreadable_files": "Files that cannot be loaded: {}",
         "same_pictures": "Images of the same picture as another: {}",
