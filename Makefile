@@ -32,7 +32,8 @@ experiments: .venv/installed  ## show what was tried, what was changed and what 
 draw: .venv/installed  ## open the page to draw on, with the trained model in it
 	@python -m apps.draw
 	@echo "Opening models/exported/draw.html in a browser"
-	@python -m webbrowser "file://$(CURDIR)/models/exported/draw.html"
+	@python -c 'import pathlib, webbrowser; \
+	    webbrowser.open(pathlib.Path("models/exported/draw.html").resolve().as_uri())'
 
 undo: .venv/installed  ## discard an experiment: back to the committed params, results and model
 	@python -m tools.undo
