@@ -19,7 +19,7 @@ else
 	@python -m tools.run
 endif
 
-fast:  ## try a small model, one epoch: half a minute
+fast:  ## try a small model, one epoch
 short:  ## try the default's model, trained for 3 epochs only
 best:  ## try a wider model
 digits:  ## try the small images that scikit-learn carries: a minute, works offline

@@ -97,8 +97,8 @@ def predict(images: np.ndarray, doubtful: bool = False) -> tuple[np.ndarray, np.
 def classify(pictures: Iterable[Picture]) -> list[Digits]:
     """Find and classify the digits of pictures, or classify each as a whole.
 
-    It may be called by several threads at once. Images that are
-    prepared as MNIST's already may go to `predict`, thousands at once.
+    It may be called by several threads at once. Images that are prepared as MNIST's already may go
+    to `predict`, thousands at once.
 
     Args:
         pictures: paths, open files, Pillow images, or arrays: uint8, or float in [0, 1], of shape
