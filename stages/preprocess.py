@@ -140,7 +140,7 @@ def load_labels(raw: Path, split: str, info: DatasetInfo) -> np.ndarray:
     if labels.max() >= len(info.classes):
         raise UserError(
             f"{path}: expected labels from 0 to {len(info.classes) - 1}, found {labels.max()} "
-            f"at number {labels.argmax():,}"
+            f"at number {labels.argmax():,}: name its class in the catalogue, or {idx.AGAIN}"
         )
     return labels
 

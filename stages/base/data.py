@@ -138,6 +138,8 @@ def load_split(split: str) -> Split:
 
 
 def _again(error: Exception, stage: str) -> str:
-    """DVC compares inputs, not outputs, when it decides what to run: hence `--force`."""
+    """DVC makes what is missing, but it may take a damaged output from its cache: `--force`."""
+    if isinstance(error, FileNotFoundError):
+        return "not found: run `dvc repro`"
     reason = " ".join(str(error).split())[:200]
     return f"cannot be loaded ({reason}): run `dvc repro --force --single-item {stage}`"

@@ -48,6 +48,8 @@ def _explained(path: Path) -> Iterator[None]:
     """Turn what gzip, zlib and struct raise on a damaged file into a UserError that names it."""
     try:
         yield
+    except FileNotFoundError:
+        raise UserError(f"{path} not found: run `dvc repro`") from None
     except (OSError, EOFError, zlib.error, struct.error) as error:
         raise UserError(f"{path} cannot be loaded ({error}): {AGAIN}") from None
 
