@@ -14,6 +14,7 @@ from stages.report.corruptions import MNIST_C, OTHERS
 from tools import card
 
 QUOTED = "accuracy epochs errors images interval val train worst other corrupt loss ece summary run"
+QUOTED += " classes splits"
 WORST = max(MNIST_C)  # any of them
 
 
@@ -26,7 +27,13 @@ def folder(tmp_path: Path) -> Path:
     errors = "index,actual,predicted,confidence\n7,6,0,0.9\n9,6,0,0.8\n"
     matrix = "actual,6,0\n6,98,2\n0,0,100\n"
     exports = "file,kB,images,errors,other\nint8.tflite,1340,99,3,1\n"
-    texts = {"misclassified": errors, "confusion_matrix": matrix, "exports/seed-0": exports}
+    data = "class,train,validation,test\n6,500,50,100\n0,600,60,100\n"
+    texts = {
+        "data": data,
+        "misclassified": errors,
+        "confusion_matrix": matrix,
+        "exports/seed-0": exports,
+    }
     for name, text in texts.items():
         (tmp_path / f"metrics/{name}.csv").write_text(text)
     scores = {"dataset": "mnist", "disputed": 15, "loss": 0.01234, "ece": 0.005}
@@ -68,6 +75,8 @@ def test_numbers_are_filled_in_and_checked(folder):
         "corrupt: 2.5 %",
         "ece: 0.50 points",
         "int8: 1,340 kB",
+        "classes: 6, 0\n",
+        "splits: 1,100 train, 110 validation, 200 test\n",
     ):
         assert line in text
     assert "mnist: 99.00 % of 200 test images correct (2 errors;" in text

@@ -25,6 +25,7 @@ from tools.compare import conclusion, load_run
 from tools.experiments import load
 from tools.run import summary
 
+CLASSES = 20  # that are named
 MARK = re.compile(r"(<!--=(\w+)-->)(.*?)(<!--/-->)", re.DOTALL)
 
 
@@ -37,6 +38,8 @@ def numbers() -> dict[str, str]:
     packaged = pd.DataFrame([load(None, f"metrics/package/seed-{seed}.json") for seed in seeds])
     frame = pd.read_csv("metrics/misclassified.csv", dtype=str)
     pairs = Counter(zip(frame["actual"], frame["predicted"], strict=True)).most_common(3)
+    data = pd.read_csv("metrics/data.csv", index_col="class")
+    more = len(data) - CLASSES
     corruptions = pd.read_csv("metrics/corruptions.csv", index_col="corruption")
     known, others = (corruptions["error"][list(names)] for names in (MNIST_C, OTHERS))
     worst = known.sort_values(ascending=False)[:3]
@@ -53,6 +56,8 @@ def numbers() -> dict[str, str]:
         "run": hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()[:8],
         "epochs": f"{epochs} epoch{'s' * (epochs > 1)}",
         "dataset": found.dataset,
+        "classes": ", ".join(map(str, data.index[:CLASSES])) + f" and {more} more" * (more > 0),
+        "splits": ", ".join(f"{count:,} {split}" for split, count in data.sum().items()),
         "images": f"{found.images:,}",
         "errors": f"{len(frame):,}",
         "accuracy": percent(found.accuracy),
@@ -63,7 +68,8 @@ def numbers() -> dict[str, str]:
         "val": percent(packaged["val"].mean()) if "val" in packaged else "(no validation images)",
         "loss": f"{metrics['loss']:.4f} nats",
         "ece": f"{100 * metrics['ece']:.2f} points",
-        "confusions": ", ".join(f"{a} predicted as {p} ({n} times)" for (a, p), n in pairs),
+        "confusions": ", ".join(f"{a} predicted as {p} ({n} times)" for (a, p), n in pairs)
+        or "none",
         "corrupt": percent(known.mean(), 1),
         "other": percent(others.mean(), 1),
         "corrupt_images": f"{corruptions['images'].iloc[0]:,}",
