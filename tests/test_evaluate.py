@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 from test_pictures import Data, curves, predicted, softmax
-from test_scores import calibration_error_by_loops, expected, flat, without_resampling
+from test_scores import calibration_error_by_loops, expected, flat, without_intervals
 
 from stages import evaluate
 from stages.base import data, params
@@ -87,7 +87,7 @@ def test_every_number_in_the_metrics_is_that_of_the_predictions(made: Data, fold
     assert written == pytest.approx(facts | {key: headline[key] for key in keys}, abs=1e-4)
     assert headline["undisputed"] != headline["accuracy"] != headline["balanced_accuracy"]
 
-    details = without_resampling(dict(flat(load(folder, "details/scores.json"))))
+    details = without_intervals(dict(flat(load(folder, "details/scores.json"))))
     of_seeds = {seed: expected(labels, each[seed], CLASSES) for seed in (0, 1)}
     rows = (mean**2).tolist()
     unscaled = calibration_error_by_loops(rows, list(mean.argmax(axis=1) == labels))
