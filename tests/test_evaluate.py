@@ -146,8 +146,7 @@ def test_metrics_have_the_same_keys_for_any_number_of_seeds(
     ("classes", "shape", "absent"),
     [
         (("ant", "bee"), (17, 40, 3), 1),
-        (tuple(f"class, {label}" for label in range(30)), (16, 16, 3), 29),
-        (("$x$", "日本語", 'a "quoted", name'), (20, 24, 1), 0),
+        (("$x$", "日本語", 'a "quoted", name', *map(str, range(27))), (16, 20, 1), 0),
     ],
 )
 def test_any_number_of_classes_and_any_shape(classes, shape, absent, tmp_path: Path):
