@@ -231,7 +231,10 @@ def reproduced() -> Path:
             copy_project(project)
             (trace := SHARED[0] / "trace").mkdir()
             tracing = {"PYTHONPATH": str(ROOT / "tests/tracing"), "TRACE": str(trace)}
-            run("dvc", "repro", cwd=project, **tracing, **settings_of_others(SHARED[0]))
+            with pytest.MonkeyPatch.context() as patch:
+                for name, value in (tracing | settings_of_others(SHARED[0])).items():
+                    patch.setenv(name, value)
+                dvc(project, "repro")
             commit(project, "run")
             (SHARED[0] / "made").touch()
     return project
