@@ -217,6 +217,10 @@ def test_stage_scores_each_model_and_all_together(project: Path, no_charts, caps
     assert (project / lines[2].split()[-1]).read_text(encoding="utf-8").startswith("<!DOCTYPE")
     assert 2 <= found["errors"] <= 6
     assert load(project, "seeds.json")["mean"] == 0.98
+    unscaled = np.mean([softmax(each.logits) for each in Ensemble([0, 3]).predictors], axis=0)
+    correct = unscaled.argmax(axis=1) == np.load("data/processed/test/labels.npy")
+    second = calibration_error_by_loops(unscaled.tolist(), list(correct))
+    assert load(project, "details/scores.json")["ece_unscaled"] == pytest.approx(second, abs=1e-5)
 
 
 @pytest.mark.parametrize("name", ["data/processed/test/labels.npy", "models/curves/seed-3.csv"])
