@@ -191,9 +191,9 @@ def test_a_training_file_gives_the_training_image(fit, colour, own):
 
 
 def test_pictures_that_have_the_size_end_in_the_same_arrays_as_idx_files(own, monkeypatch):
-    """As MNIST's images do, stored as PNG in folders per class."""
-    info = digits.INFO.model_copy(update={"images": {"train": 120, "test": 40}})
-    noise = np.random.default_rng(0).integers(0, 256, (120, 28, 28), np.uint8)
+    """As MNIST's images do, stored as PNG in folders per class; more than a block of them."""
+    info = digits.INFO.model_copy(update={"images": {"train": 300, "test": 40}})
+    noise = np.random.default_rng(0).integers(0, 256, (300, 28, 28), np.uint8)
 
     def write(where: Path) -> None:
         for split, count in info.images.items():
