@@ -126,14 +126,18 @@ def test_a_loss_that_is_no_number_ends_training_and_leaves_the_earlier_network(f
     assert (folder / MODEL).read_bytes() == b"an earlier model"
 
 
-def test_without_validation_images_a_last_step_that_ends_in_no_numbers_is_told(folder):
+def test_without_validation_images_a_last_step_that_ends_in_no_numbers_is_told(folder, monkeypatch):
     """A single step: its loss is still that of the initial weights, the curves have a row."""
     without_validation(folder)
     change_params(folder, train__learning_rate=1e30, train__epochs=1, train__warmup=0.0, **PLAIN)
     for path in (folder / PROCESSED / "train").glob("*.npy"):
         np.save(path, np.load(path)[:BATCH])
     (folder / MODEL).unlink()
+    said = []
+    monkeypatch.setattr("builtins.print", lambda *parts, **_: said.extend(parts))
     assert "train.learning_rate" in refusal(folder)
+    assert re.search("epoch 1/1: accuracy", text := "\n".join(said))
+    assert not re.search("val_|nan", text), "there are no validation numbers"
     assert not (folder / MODEL).exists()
     curves = pd.read_csv(folder / CURVES)
     assert list(curves.columns[curves.isna().all()]) == ["validation_accuracy", "validation_loss"]
