@@ -9,32 +9,40 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 from browser import CHROMIUM, Tab, chromium
+from filelock import FileLock
 from xdist.scheduler import LoadScopeScheduling
 
 ROOT = Path(__file__).resolve().parent.parent
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-MODELS = "settings evaluate robustness package train callbacks classify draw batches augment "
-MODELS += "photometric architecture optimizer benchmarks"
-MODELS = [f"test_{name}" for name in MODELS.split()]  # files that need TensorFlow, models
+LAYERS = "batches augment photometric architecture optimizer"
+MODELS = LAYERS + " settings package train callbacks classify draw benchmarks"
+MODELS = [f"test_{name}" for name in MODELS.split()]  # files that need TensorFlow
 NOTES = (".git", ".dvc", "__pycache__", "dvc.lock")  # beside the results of a run
-TRAINED: dict[str, Path] = {}  # by params: folders in which this process has trained models
+SMALL = {
+    "seeds": [0],
+    "train__batch_size": 128,
+    "train__epochs": 2,
+    "train__network__filters": [4, 8, 8],
+}
+SHARED: list[Path] = []  # of all workers: the folder of `reproduced`
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest begins first."""
-    items.sort(key=lambda item: item.path.stem not in (*MODELS, "test_pipeline", "test_kills"))
+    """What takes longest begins first; what needs models waits until a worker has made them."""
+    first = [*MODELS, "test_pipeline", "test_kills"]
+    places = {name: place for place, name in enumerate(first)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 
 
 class Scheduler(LoadScopeScheduling):
-    """A worker runs whole files; one runs all that share models, so those are trained once."""
+    """A worker runs whole files; one runs all that need TensorFlow."""
 
     def _split_scope(self, test: str) -> str:  # what xdist says to override
         name = Path(test.split("::")[0]).stem
@@ -59,10 +67,10 @@ def copy_project(target: Path) -> Path:
     change_params(
         target,
         download__dataset="digits",
-        seeds=[0],
-        train__epochs=2,
-        train__network__filters=[4, 8, 8],
         robustness__images=20,
+        evaluate__samples=1,
+        evaluate__misclassified=5,
+        **SMALL,
     )
     git_init(target)
     commit(target, "start")
@@ -109,10 +117,9 @@ def dvc(folder: Path, *arguments: str) -> str:
 
 
 def small_project(folder: Path, **values) -> Path:
-    """Put params.yaml into `folder`: two small models on digits, two epochs, params as given."""
+    """Put params.yaml into `folder`: a small model on digits, two epochs, params as given."""
     shutil.copy(ROOT / "params.yaml", folder)
-    small = {"seeds": [0, 3], "train__epochs": 2, "train__network__filters": [4, 8, 8]}
-    change_params(folder, download__dataset="digits", **small | values)
+    change_params(folder, download__dataset="digits", **SMALL | values)
     return folder
 
 
@@ -127,19 +134,18 @@ def prepared(folder: Path, **values) -> Path:
 
 
 def packaged(folder: Path, **values) -> Path:
-    """`prepared`, then train and package for each seed; models are trained once and copied."""
+    """`prepared`, then train and package; a copy of what `dvc repro` made, if that is the same."""
+    trained = {name: value for name, value in values.items() if name.startswith("train__")}
+    if SMALL | trained == SMALL:
+        small_project(folder, **values)
+        for name in ("data", "models", "metrics"):
+            shutil.copytree(reproduced() / name, folder / name, dirs_exist_ok=True)
+        return folder
     from stages import package, train  # here: TensorFlow takes seconds
 
-    key = str({name: values[name] for name in values if name.startswith(("seeds", "train"))})
-    if key not in TRAINED:
-        trained = prepared(Path(tempfile.mkdtemp(dir=folder.parent)), **values)
-        for seed in values.get("seeds", (0, 3)):
-            run_stage(train.main, trained, "--seed", str(seed))
-            run_stage(package.main, trained, "--seed", str(seed))
-        TRAINED[key] = trained
-    small_project(folder, **values)
-    for name in ("data", "models", "metrics"):
-        shutil.copytree(TRAINED[key] / name, folder / name, dirs_exist_ok=True)
+    prepared(folder, **values)
+    for stage in (train, package):
+        run_stage(stage.main, folder, "--seed", "0")
     return folder
 
 
@@ -217,15 +223,35 @@ def stages_run(said: str) -> set[str]:
     return set(re.findall(r"^Running stage '(.+)'", said, re.MULTILINE))
 
 
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project in which `dvc repro` has run, committed; not to be changed."""
-    project = copy_project(tmp_path_factory.mktemp("repro") / "project")
-    (trace := project.parent / "trace").mkdir()
-    tracing = {"PYTHONPATH": str(ROOT / "tests/tracing"), "TRACE": str(trace)}
-    run("dvc", "repro", cwd=project, **tracing, **settings_of_others(project.parent))
-    commit(project, "run")
+def reproduced() -> Path:
+    """A project in which `dvc repro` has run, traced, committed; the first who asks makes it."""
+    project = SHARED[0] / "project"
+    with FileLock(SHARED[0] / "lock"):
+        if not (SHARED[0] / "made").exists():
+            copy_project(project)
+            (trace := SHARED[0] / "trace").mkdir()
+            tracing = {"PYTHONPATH": str(ROOT / "tests/tracing"), "TRACE": str(trace)}
+            with pytest.MonkeyPatch.context() as patch:
+                for name, value in (tracing | settings_of_others(SHARED[0])).items():
+                    patch.setenv(name, value)
+                dvc(project, "repro")
+            commit(project, "run")
+            (SHARED[0] / "made").touch()
     return project
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _shared(tmp_path_factory: pytest.TempPathFactory) -> None:
+    base = tmp_path_factory.getbasetemp()  # below xdist's, if it is a worker's
+    folder = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    (folder / "reproduced").mkdir(exist_ok=True)
+    SHARED.append(folder / "reproduced")
+
+
+@pytest.fixture(scope="session")
+def finished() -> Path:
+    """A project in which `dvc repro` has run, committed; not to be changed."""
+    return reproduced()
 
 
 def settings_of_others(folder: Path) -> dict[str, str]:

@@ -11,13 +11,13 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from conftest import change_params, packaged, run_stage
+from conftest import SMALL, change_params, packaged, run_stage
 
 from stages import train
 from stages.network.callbacks import Progress
 from stages.network.runtime import keras
 
-EPOCHS = 2
+EPOCHS = SMALL["train__epochs"]
 BACKUP = Path(".dvc/tmp/training/seed-0.npz")
 MODELS = Path("models")
 OUTPUTS = [MODELS / "trained/seed-0.keras", MODELS / "curves/seed-0.csv"]
@@ -63,7 +63,7 @@ def goes_on(folder: Path, seed: int = 0) -> bool:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return packaged(tmp_path_factory.mktemp("undisturbed"), train__batch_size=128)
+    return packaged(tmp_path_factory.mktemp("undisturbed"))
 
 
 @pytest.fixture(scope="module")

@@ -82,7 +82,7 @@ def test_a_folder_of_pictures_from_the_first_run_to_undo(folder: Path):
     assert len(pd.read_csv(folder / "metrics/data.csv")) == 3
 
     # Back to the committed result; the pictures stay as they are.
-    change_params(folder, evaluate__samples=1)
+    change_params(folder, evaluate__samples=2)
     assert stages_run(dvc(folder, "repro")) == {"evaluate"}
     put(place, 30)
     run("python", "-m", "tools.undo", cwd=folder)

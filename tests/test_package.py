@@ -37,8 +37,8 @@ def test_averaged_logits_are_those_of_the_image_and_its_four_shifts(shift):
             view[(slice(None),) * axis + (edge,)] = 0
             views.append(view)
     assert len(views) == (5 if shift else 1)
-    expected = np.mean([logits.predict(view, verbose=0) for view in views], axis=0)
-    found = averaged_logits(model, shift).predict(images, verbose=0)
+    expected = np.mean([logits([view]) for view in views], axis=0)
+    found = averaged_logits(model, shift).predict_on_batch(images)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
@@ -57,8 +57,8 @@ def test_normalisations_of_the_exported_network_are_exact_to_the_last_bit():
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which two small models were trained and packaged, on digits."""
-    return packaged(tmp_path_factory.mktemp("finished"), train__batch_size=128)
+    """A folder in which a small model was trained and packaged, on digits."""
+    return packaged(tmp_path_factory.mktemp("finished"))
 
 
 @pytest.fixture(autouse=True)
@@ -70,21 +70,20 @@ def images(split: str = "test") -> np.ndarray:
     return np.load(f"data/processed/{split}/images.npy") / np.float32(255)
 
 
-def headline(seed: int) -> dict:
-    return json.loads(Path(f"metrics/package/seed-{seed}.json").read_text(encoding="utf-8"))
+def headline() -> dict:
+    return json.loads(Path("metrics/package/seed-0.json").read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("seed", [0, 3])
-def test_both_files_predict_the_same_with_the_temperature_in_both(seed):
-    probabilities, logits = Predictor(seed)(images())
-    temperature = Predictor(seed).temperature
+def test_both_files_predict_the_same_with_the_temperature_in_both():
+    probabilities, logits = Predictor(0)(images())
+    temperature = Predictor(0).temperature
     assert temperature != 1
     expected = softmax(logits.astype(float) / temperature, axis=1)
     np.testing.assert_allclose(probabilities, expected, atol=1e-5)
-    model = keras.saving.load_model(f"models/packaged/seed-{seed}/model.keras")
+    model = keras.saving.load_model(PACKAGED / "seed-0/model.keras")
     last = [layer.name for layer in model.layers[-2:]]
     assert last == ["temperature", "calibrated_probabilities"]
-    by_keras = model.predict(images(), verbose=0)
+    by_keras = model([images()]).numpy()
     np.testing.assert_allclose(probabilities, by_keras, atol=1e-5)
     np.testing.assert_array_equal(probabilities.argmax(axis=1), by_keras.argmax(axis=1))
 
@@ -92,9 +91,9 @@ def test_both_files_predict_the_same_with_the_temperature_in_both(seed):
 @pytest.mark.parametrize("split", ["train", "validation"])
 def test_the_headline_is_accuracy_and_loss_of_the_file(split):
     labels = np.load(f"data/processed/{split}/labels.npy")
-    probabilities, _ = Predictor(3)(images(split))
+    probabilities, _ = Predictor(0)(images(split))
     accuracy = np.mean(probabilities.argmax(1) == labels)
-    found = headline(3)
+    found = headline()
     assert list(found) == ["train", "val", "val_loss"]
     assert found["train" if split == "train" else "val"] == pytest.approx(accuracy, abs=1e-4)
     if split == "validation":
@@ -106,41 +105,49 @@ def test_the_headline_is_accuracy_and_loss_of_the_file(split):
 def test_the_same_model_gives_the_same_bytes(folder):
     before = contents(PACKAGED)
     shutil.rmtree(PACKAGED)
-    for seed in (3, 0):
-        run_stage(package.main, folder, "--seed", str(seed))
+    run_stage(package.main, folder, "--seed", "0")
     assert contents(PACKAGED) == before
 
 
-def test_without_validation_images_nothing_is_calibrated(folder):
+def test_without_validation_images_nothing_is_calibrated(folder, monkeypatch):
+    for name in ("export", "export_int8"):  # takes seconds, and the files are there
+        monkeypatch.setattr(package, name, lambda *_: None)
     for name in ("images", "labels", "numbers"):
         path = Path(f"data/processed/validation/{name}.npy")
         np.save(path, np.load(path)[:0])
     run_stage(package.main, folder, "--seed", "0")
     assert Predictor(0).temperature == 1
-    assert list(headline(0)) == ["train"]
+    assert list(headline()) == ["train"]
     probabilities, accepted = Ensemble([0])(images())
     assert probabilities.shape == (len(accepted), 10)
 
 
 def test_what_shows_nothing_known_is_not_accepted():
-    model = Ensemble([0, 3])
+    model = Ensemble([0])
     known = model(images())[1].mean()
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, (200, 28, 28, 1), np.uint8)
-    assert known > 0.6
+    assert known > 0.4
     assert model(noise)[1].mean() < known / 2
 
 
 def test_the_mean_of_several_models_is_calibrated_on_validation_images():
-    model = Ensemble([0, 3])
-    labels = np.load("data/processed/validation/labels.npy")
-    single = [each(images("validation"))[0] for each in model.predictors]
+    """The other model is the same, and on held-out images as sure as it but wrong elsewhere."""
+    other = shutil.copytree(PACKAGED / "seed-0", PACKAGED / "seed-3")
+    with np.load(other / "held.npz") as file:
+        held = dict(file)
+    held["logits"] = np.roll(held["logits"], 1, axis=1) + 30 * np.eye(10)[held["labels"]]
+    np.savez(other / "held.npz", **held)
+    one, mean = Ensemble([0]), Ensemble([0, 3])
+    temperature = one.predictors[0].temperature
+    single = [softmax(each.held["logits"] / temperature, axis=1) for each in mean.predictors]
 
     def loss(probabilities: np.ndarray) -> float:
-        return -np.log(probabilities[np.arange(len(labels)), labels]).mean()
+        return -np.log(probabilities[np.arange(len(held["labels"])), held["labels"]]).mean()
 
-    assert loss(model.mean(single)) < loss(np.mean(single, axis=0)) + 1e-3
-    np.testing.assert_allclose(model.mean(single).sum(axis=1), 1, rtol=1e-5)
+    assert loss(mean.mean(single)) < loss(np.mean(single, axis=0)) - 0.1
+    np.testing.assert_allclose(mean.mean(single).sum(axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(one.mean(single[:1]), single[0], rtol=1e-5)
 
 
 def test_the_number_of_threads_changes_no_byte(monkeypatch):

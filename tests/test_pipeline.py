@@ -51,15 +51,11 @@ def test_large_packages_are_imported_only_where_they_are_needed(used):
     assert not {"matplotlib", "sklearn"} & set(used["train"]["packages"])
 
 
-def test_a_second_repro_runs_nothing(finished):
-    assert_unchanged(finished)
-    assert "up to date" in dvc(finished, "status")
-
-
 def assert_unchanged(project: Path) -> None:
     """`dvc repro` runs nothing, and all that is in Git is as committed."""
     assert not stages_run(dvc(project, "repro"))
     assert run("git", "status", "--porcelain", cwd=project).stdout == ""
+    assert "up to date" in dvc(project, "status")
 
 
 def test_results_are_in_git_data_and_models_are_not(finished):
@@ -73,7 +69,7 @@ def test_results_are_in_git_data_and_models_are_not(finished):
     }
 
 
-def test_a_wrong_param_stops_the_pipeline_before_any_work_and_loses_nothing(folder):
+def test_a_wrong_param_stops_the_pipeline_before_any_work_and_then_nothing_runs_again(folder):
     change_params(folder, preprocess__seed=1, train__epochs="many")
     result = run("dvc", "repro", cwd=folder, check=False)
     assert result.returncode != 0

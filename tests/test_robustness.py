@@ -15,7 +15,7 @@ from stages.base.settings import Robustness
 from stages.report import scores
 from stages.report.corruptions import MNIST_C, OTHERS, corrupt
 
-SETTINGS = Robustness(images=50, seed=0)
+SETTINGS = Robustness(images=50, seed=3)
 COLOURS = ("black", "grey", "white")
 
 
@@ -40,10 +40,10 @@ def test_errors_are_those_of_the_corrupted_images(channels, tmp_path: Path, monk
     robustness.robustness(test, predict, SETTINGS)
     frame = pd.read_csv("metrics/corruptions.csv", index_col="corruption")
     assert list(frame.index) == ["none", *MNIST_C, *OTHERS]
-    chosen = np.random.default_rng(0).permutation(200)[:50]
+    chosen = np.random.default_rng(3).permutation(200)[:50]
     labels, images = test.labels[chosen], test.images[chosen] / np.float32(255)
     for name in ("none", "fog", "brightness", "canny_edges"):
-        mean = predict(images if name == "none" else corrupt(images, name, 0))
+        mean = predict(images if name == "none" else corrupt(images, name, 3))
         right = mean.argmax(axis=1) == labels
         row = frame.loc[name]
         assert (row["errors"], row["images"]) == ((~right).sum(), 50)

@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-PROJECT = Path.cwd()
+PROJECT = os.path.join(os.getcwd(), "")
 opened, written, keys = set(), set(), set()
 
 
@@ -14,10 +14,8 @@ def inside(path: object) -> str | None:
     """The path relative to the project, if it is a plain file's in it."""
     if not isinstance(path, (str, bytes, os.PathLike)):
         return None
-    path = Path(os.path.abspath(os.fsdecode(path)))
-    if not path.is_relative_to(PROJECT) or path == PROJECT:
-        return None
-    return path.relative_to(PROJECT).as_posix()
+    path = os.path.abspath(os.fsdecode(path))
+    return path.removeprefix(PROJECT).replace(os.sep, "/") if path.startswith(PROJECT) else None
 
 
 def note(event: str, arguments: tuple) -> None:
