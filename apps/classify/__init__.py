@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
-from apps.classify.find import LIKELY, find_digits, rows_of
+from apps.classify.find import LIKELY, find_digits, finder, rows_of
 from apps.classify.pictures import Picture, load, pages_of
 from apps.classify.preparation import prepare, whole
 from stages.base import params
@@ -34,10 +34,11 @@ from stages.prediction.predict import Ensemble
 SQUARE = 0.4, 1.6  # width to height of a picture that may show one digit
 LARGE = 0.4  # of the picture's longer side: what is larger fills the picture
 # Fitted to what is found in scenes of validation digits: `python -m apps.classify.learn --accept`.
-WEIGHTS, OFFSET = (1.79, 0.44, 0.85), -3.06  # of what `evidence` gives
+WEIGHTS, OFFSET = (1.78, 0.44, 0.88), -3.07  # of what `evidence` gives
 BESIDE, ALIKE = 3, 1.5  # of their sizes: how far off neighbours are, and how much larger, at most
 ACCEPT = 0.65  # sureness from which on a digit is accepted
 SHOW = 0.8  # sureness if the model were certain, from which on it is at least a question mark
+POSSIBLE = 0.4  # the finder's score of what may be a digit
 SMALL_PRINT = 0.4  # of the height of what is accepted: lower is something else
 LOCK = threading.Lock()  # a LiteRT interpreter serves one call at a time
 
@@ -82,7 +83,10 @@ def model() -> Ensemble:
     """The packaged models of the seeds in params.yaml, with what they were trained on."""
     here = params.PARAMS.exists()  # else another folder's pictures are classified from there
     with contextlib.chdir("." if here else Path(__file__).absolute().parents[2]):
-        return Ensemble(params.load().seeds)
+        found = Ensemble(params.load().seeds)
+    if found.info.shows_digits:
+        finder()
+    return found
 
 
 def predict(images: np.ndarray, doubtful: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -167,7 +171,8 @@ def of_page(values: np.ndarray, scale: float) -> tuple[np.ndarray, ...]:
     large = (boxes[:, 2:] - boxes[:, :2]).max(axis=1) > LARGE * max(values.shape)
     sure = sureness(boxes, scores, probabilities.max(axis=1), alike, large)
     accepted = alike & (sure >= ACCEPT)
-    shown = sureness(boxes, scores, np.ones(len(boxes)), np.ones_like(alike), large) >= SHOW
+    at_best = sureness(boxes, scores, np.ones(len(boxes)), np.ones_like(alike), large)
+    shown = accepted | (at_best >= SHOW)
     height, width = values.shape
     if accepted.any():
         heights = boxes[:, 3] - boxes[:, 1]
@@ -209,7 +214,8 @@ def evidence(
     """What speaks for a digit, as logarithms of odds, shape (N, 3): see `sureness`.
 
     The finder's score, the model's probability, and what is around: the best score of something of
-    about its size beside it, or its own if it fills the picture. A ring alone may be anything;
+    about its size beside it, or its own if it fills the
+    picture, or nothing else in it may be a digit. A ring alone may be anything;
     beside a 7 it is a 0.
     """
     sides = (boxes[:, 2:] - boxes[:, :2]).max(axis=1)
@@ -217,7 +223,8 @@ def evidence(
     apart = np.linalg.norm(middles[:, None] - middles, axis=2)
     longer, shorter = np.maximum(sides[:, None], sides), np.minimum(sides[:, None], sides)
     beside = (apart < BESIDE * longer) & (longer < ALIKE * shorter) & alike
-    np.fill_diagonal(beside, large)
+    alone = (scores == scores.max(initial=0)) & ((scores >= POSSIBLE).sum() == 1)
+    np.fill_diagonal(beside, large | alone)
     around = (beside * scores).max(axis=1, initial=LIKELY)
     shares = np.stack([scores, certain, around], axis=1)
     shares = np.clip(shares, 1e-4, 1 - 1e-4)

@@ -88,9 +88,12 @@ def evened(picture: np.ndarray) -> np.ndarray:
 
 
 @cache
-def model() -> Interpreter:
+def finder() -> Interpreter:
+    """The model that finds digits; to be loaded before threads start, which write to stderr."""
     with silent_stderr():
-        return Interpreter(str(FILE), num_threads=2)
+        interpreter = Interpreter(str(FILE), num_threads=2)
+        interpreter.allocate_tensors()
+        return interpreter
 
 
 def ask(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -103,8 +106,8 @@ def ask(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """
     height, width = picture.shape
     padding = (0, -height % MULTIPLE), (0, -width % MULTIPLE)
-    with LOCK, silent_stderr():
-        runner = model().get_signature_runner("find")
+    with LOCK:
+        runner = finder().get_signature_runner("find")
         answer = runner(picture=np.pad(evened(picture), padding)[None, ..., None])
     return answer["centres"][0, ..., 0], answer["sides"][0], answer["ink"][0, ..., 0]
 
