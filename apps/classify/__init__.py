@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
-from apps.classify.find import find_digits
+from apps.classify.find import LIKELY, find_digits, finder, rows_of
 from apps.classify.pictures import Picture, load, pages_of
 from apps.classify.preparation import prepare, whole
 from stages.base import params
@@ -31,8 +31,15 @@ from stages.dataset.picture import opened
 from stages.dataset.picture import prepare as as_in_training
 from stages.prediction.predict import Ensemble
 
-SINGLE = 32  # pixels of the longer side: a picture as small as MNIST's shows one digit
 SQUARE = 0.4, 1.6  # width to height of a picture that may show one digit
+LARGE = 0.4  # of the picture's longer side: what is larger fills the picture
+# Fitted to what is found in scenes of validation digits: `python -m apps.classify.learn --accept`.
+WEIGHTS, OFFSET = (1.78, 0.44, 0.88), -3.07  # of what `evidence` gives
+BESIDE, ALIKE = 3, 1.5  # of their sizes: how far off neighbours are, and how much larger, at most
+ACCEPT = 0.65  # sureness from which on a digit is accepted
+SHOW = 0.8  # sureness if the model were certain, from which on it is at least a question mark
+POSSIBLE = 0.4  # the finder's score of what may be a digit
+SMALL_PRINT = 0.4  # of the height of what is accepted: lower is something else
 LOCK = threading.Lock()  # a LiteRT interpreter serves one call at a time
 
 
@@ -76,7 +83,10 @@ def model() -> Ensemble:
     """The packaged models of the seeds in params.yaml, with what they were trained on."""
     here = params.PARAMS.exists()  # else another folder's pictures are classified from there
     with contextlib.chdir("." if here else Path(__file__).absolute().parents[2]):
-        return Ensemble(params.load().seeds)
+        found = Ensemble(params.load().seeds)
+    if found.info.shows_digits:
+        finder()
+    return found
 
 
 def predict(images: np.ndarray, doubtful: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -152,17 +162,70 @@ def as_a_whole(picture: Picture) -> Digits:
 
 def of_page(values: np.ndarray, scale: float) -> tuple[np.ndarray, ...]:
     """Boxes, rows, images, probabilities and what is accepted, of one page as `load` gives it."""
-    found = find_digits(values, single=max(values.shape) / scale <= SINGLE)
-    images = prepare(found.inks)
+    boxes, scores, inks = find_digits(values)
+    images = prepare(inks)
     probabilities = np.zeros((0, len(model().info.classes)), np.float32)
-    accepted = np.zeros(0, bool)
+    alike = np.zeros(0, bool)
     if len(images):
-        probabilities, accepted = predict(images)
+        probabilities, alike = predict(images)
+    large = (boxes[:, 2:] - boxes[:, :2]).max(axis=1) > LARGE * max(values.shape)
+    sure = sureness(boxes, scores, probabilities.max(axis=1), alike, large)
+    accepted = alike & (sure >= ACCEPT)
+    at_best = sureness(boxes, scores, np.ones(len(boxes)), np.ones_like(alike), large)
+    shown = accepted | (at_best >= SHOW)
     height, width = values.shape
-    if not accepted.any() and SQUARE[0] <= width / height <= SQUARE[1]:
+    if accepted.any():
+        heights = boxes[:, 3] - boxes[:, 1]
+        shown &= heights > SMALL_PRINT * np.median(heights[accepted])
+    elif SQUARE[0] <= width / height <= SQUARE[1]:  # it may be one digit
         one = whole(values)[None]
         of_one, believed = predict(one, doubtful=True)
-        if believed.all():  # nothing else was believed: it is one digit
+        if believed.all():
             box = np.array([[0, 0, width, height]]) / scale
             return box, np.zeros(1, int), one, of_one, believed
-    return found.boxes / scale, found.rows, images, probabilities, accepted
+        if large.any() and predict(one)[1].all():  # both ways of looking at it agree
+            first = (sure * large * alike).argmax()
+            accepted[first] = alike[first] and probabilities[first].argmax() == of_one.argmax()
+            shown = accepted if accepted.any() else shown
+    rows = rows_of(boxes[shown])
+    order = np.flatnonzero(shown)[np.lexsort((boxes[shown][:, 0], rows))]
+    of_digits = images[order], probabilities[order], accepted[order]
+    return boxes[order] / scale, np.sort(rows), *of_digits
+
+
+def sureness(
+    boxes: np.ndarray, scores: np.ndarray, certain: np.ndarray, alike: np.ndarray, large: np.ndarray
+) -> np.ndarray:
+    """How likely each is a digit, and of its likeliest class: in [0, 1], shape (N,).
+
+    Args:
+        boxes, scores: of the finder, shape (N, 4) and (N,).
+        certain: the model's probability of the likeliest class, shape (N,).
+        alike: whether they look to it like what it was trained on, bool, shape (N,).
+        large: whether they fill the picture, bool, shape (N,).
+    """
+    odds = evidence(boxes, scores, certain, alike, large)
+    return 1 / (1 + np.exp(-(odds @ np.array(WEIGHTS) + OFFSET)))
+
+
+def evidence(
+    boxes: np.ndarray, scores: np.ndarray, certain: np.ndarray, alike: np.ndarray, large: np.ndarray
+) -> np.ndarray:
+    """What speaks for a digit, as logarithms of odds, shape (N, 3): see `sureness`.
+
+    The finder's score, the model's probability, and what is around: the best score of something of
+    about its size beside it, or its own if it fills the
+    picture, or nothing else in it may be a digit. A ring alone may be anything;
+    beside a 7 it is a 0.
+    """
+    sides = (boxes[:, 2:] - boxes[:, :2]).max(axis=1)
+    middles = (boxes[:, 2:] + boxes[:, :2]) / 2
+    apart = np.linalg.norm(middles[:, None] - middles, axis=2)
+    longer, shorter = np.maximum(sides[:, None], sides), np.minimum(sides[:, None], sides)
+    beside = (apart < BESIDE * longer) & (longer < ALIKE * shorter) & alike
+    alone = (scores == scores.max(initial=0)) & ((scores >= POSSIBLE).sum() == 1)
+    np.fill_diagonal(beside, large | alone)
+    around = (beside * scores).max(axis=1, initial=LIKELY)
+    shares = np.stack([scores, certain, around], axis=1)
+    shares = np.clip(shares, 1e-4, 1 - 1e-4)
+    return np.log(shares / (1 - shares))

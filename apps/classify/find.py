@@ -1,141 +1,164 @@
-"""Where the digits of a picture are: the strokes of its ink (ink.py, lines.py, strokes.py).
+"""Where the digits of a picture are: what a small model, trained by learn.py, sees of it.
 
-Broken strokes are put together, what cannot be a digit is dropped, the rest is sorted into rows.
+It sees the picture at several sizes, evened out: by how much each pixel differs from those around
+it. So faint ink and black, on paper in any light, look alike to it; and it needs to know digits of
+SIZES pixels only, since large ones are as small where the picture is.
 """
 
+import threading
+from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
+from ai_edge_litert.interpreter import Interpreter
 
-from apps.classify.ink import ink_contrast
-from apps.classify.operations import CROSS
-from apps.classify.strokes import Strokes, candidates, find_strokes, is_digit_shape, is_written
+from apps.classify.ink import ink_of
+from stages.base.quiet import silent_stderr
 
-BAR = 0.25  # of its height, what is narrower is a 1, or the edge of a shadow, a gap between things
+FILE = Path(__file__).with_name("finder.tflite")
+SIZES = 11, 36  # pixels of the longer side of digits that the model was trained to find
+LONG = 800  # pixels of the picture's longer side, at most: a digit 4 mm high on A4 has 11
+WINDOW = 41  # pixels around each one with which it is compared
+GRAIN = 2  # levels of 255: a deviation that is no more than noise
+CELL, HALF = 4, 2  # pixels of the picture to one of the model's answers: centres and sides, ink
+MULTIPLE = 8  # pixels: sizes that the model takes
+UNIT = 16  # pixels: of the sides
+LIKELY = 0.2  # the model's score of a digit's centre, at least
+OVERLAP = 0.45  # of the smaller of two boxes, from which on they are of the same digit
+SAME = 0.6  # of what two boxes cover together, from which on they are as good as one
+MOST = 400  # digits in a picture
+LOCK = threading.Lock()  # a LiteRT interpreter serves one call at a time
 
 
 class Found(NamedTuple):
-    """The digits of a picture.
+    """What may be the digits of a picture, N of them.
 
-    boxes: left, top, right, bottom, in pixels, int, shape (N, 4), in reading order.
-    rows: of each digit, from 0, non-decreasing, shape (N,).
-    inks: for each digit, how much ink a pixel of its box has, float32 in [0, 1].
+    boxes: left, top, right, bottom, in pixels, float, shape (N, 4).
+    scores: how sure the model is that it is one, in [0, 1], shape (N,).
+    inks: for each, how much ink a pixel of its box has, float32 in [0, 1].
     """
 
     boxes: np.ndarray
-    rows: np.ndarray
+    scores: np.ndarray
     inks: list[np.ndarray]
 
 
-def find_digits(picture: np.ndarray, single: bool = False) -> Found:
-    """Find what has the shape of a digit, in reading order.
-
-    Args:
-        picture: grey, uint8, shape (height, width), any sizes from 1.
-        single: all ink is one digit, whatever the gaps in it.
-    """
-    for other in (False, True):
-        contrast, level = ink_contrast(picture, other)
-        strokes = find_strokes(contrast, level)
-        numbers, least = candidates(strokes)
-        boxes, groups = group_strokes(numbers, least, strokes, single)
-        if groups or not len(numbers):
-            break
-    width, height = (boxes[:, 2:] - boxes[:, :2]).T
-    if other and (width < BAR * height).all():  # bars alone are not believed, then
-        boxes, groups = boxes[:0], []
-    rows = rows_of(boxes)
-    tops = np.array([boxes[rows == row, 1].mean() for row in range(rows.max(initial=-1) + 1)])
-    places = np.argsort(np.argsort(tops))[rows] if len(rows) else rows
-    order = np.lexsort((boxes[:, 0], places))
-    inks = [ink_of(boxes[number], groups[number], strokes) for number in order]
-    return Found(boxes[order], places[order], inks)
+def find_digits(picture: np.ndarray) -> Found:
+    """Find what may be digits in a picture, grey, uint8, shape (height, width), from 1 pixel."""
+    seen, boxes, scores, at = [], [np.zeros((0, 4))], [np.zeros(0)], [np.zeros(0, int)]
+    for number, small in enumerate(smaller(picture)):
+        centres, sides, ink = ask(small)
+        found, sure = digits_of(centres, sides, small.shape)
+        boxes.append(found * (max(picture.shape) / max(small.shape)))
+        scores.append(sure)
+        at.append(np.full(len(sure), number))
+        seen.append(ink[: -(-small.shape[0] // HALF), : -(-small.shape[1] // HALF)])
+    boxes, scores, at = map(np.concatenate, (boxes, scores, at))
+    places, sure, inks = [np.zeros((0, 4))], [], []
+    for number in best(boxes, scores):
+        box = mean_of_same(boxes[number], boxes, scores)
+        ink = ink_of(picture, box, seen[at[number]])
+        if ink.any():
+            places.append(box[None])
+            sure.append(scores[number])
+            inks.append(ink)
+    return Found(np.concatenate(places), np.array(sure), inks)
 
 
-def ink_of(box: np.ndarray, numbers: np.ndarray, strokes: Strokes) -> np.ndarray:
-    """How much ink each pixel of the box has from these strokes, float32 in [0, 1]."""
-    left, top, right, bottom = box
-    place = slice(top, bottom), slice(left, right)
-    part = strokes.within(place, numbers).view(np.uint8)
-    part = cv2.dilate(part, CROSS, iterations=2) > 0  # the soft edge of the stroke
-    values = strokes.contrast[place]
-    peak = np.percentile(values[part][:: part.size // 5000 + 1], 90)
-    return np.where(part, np.clip(values / peak, 0, 1), 0).astype(np.float32)
+def smaller(picture: np.ndarray) -> list[np.ndarray]:
+    """The picture halved and halved again, until a digit that fills it is small enough."""
+    sizes = [picture]
+    while max(picture.shape) > SIZES[1]:
+        size = [(length + 1) // 2 for length in reversed(picture.shape)]
+        picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+        sizes.append(picture)
+    return [size for size in sizes if max(size.shape) <= LONG]
 
 
-def group_strokes(
-    numbers: np.ndarray, least: float, strokes: Strokes, single: bool
-) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Put strokes together that make one digit, and drop what is none by its shape or looks.
+def evened(picture: np.ndarray) -> np.ndarray:
+    """By how many deviations each pixel is brighter than those around it: float32, -4 to 4."""
+    values = np.float32(picture)
+    window, border = (WINDOW, WINDOW), cv2.BORDER_REFLECT
+    mean = cv2.blur(values, window, borderType=border)
+    values -= mean
+    variance = cv2.blur(values * values, window, borderType=border)
+    return np.clip(values / np.sqrt(variance + GRAIN**2), -4, 4)
 
-    What is not written is dropped before the rest is grouped again, since how large the digits are
-    is judged by all that is there.
 
-    Args:
-        numbers, least: of `candidates`.
-        strokes: of `find_strokes`.
-        single: all strokes make one digit.
+@cache
+def finder() -> Interpreter:
+    """The model that finds digits; to be loaded before threads start, which write to stderr."""
+    with silent_stderr():
+        interpreter = Interpreter(str(FILE), num_threads=2)
+        interpreter.allocate_tensors()
+        return interpreter
+
+
+def ask(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What the model says of a picture, grey, uint8.
 
     Returns:
-        boxes: shape (N, 4).
-        groups: the labels of each digit's strokes.
+        centres: whether a digit's centre is there, in [0, 1], one per CELL pixels.
+        sides: left, top, right and bottom of that digit, seen from there, in UNIT pixels.
+        ink: whether a digit's ink is there, in [0, 1], one per HALF pixels.
     """
-    while len(numbers):
-        shapes = digit_shapes(numbers, least, strokes, single)
-        every = np.concatenate([numbers[:0], *shapes.values()])
-        drawn = [
-            members
-            for box, members in shapes.items()
-            if not (single or is_written(box, members, strokes, every))
-        ]
-        if not drawn:
-            return np.array([*shapes], int).reshape(-1, 4), [*shapes.values()]
-        numbers = numbers[~np.isin(numbers, np.concatenate(drawn))]
-    return np.zeros((0, 4), int), []
+    height, width = picture.shape
+    padding = (0, -height % MULTIPLE), (0, -width % MULTIPLE)
+    with LOCK:
+        runner = finder().get_signature_runner("find")
+        answer = runner(picture=np.pad(evened(picture), padding)[None, ..., None])
+    return answer["centres"][0, ..., 0], answer["sides"][0], answer["ink"][0, ..., 0]
 
 
-def digit_shapes(
-    numbers: np.ndarray, least: float, strokes: Strokes, single: bool
-) -> dict[tuple, np.ndarray]:
-    """What has the shape and size of a digit: boxes, and the labels of the strokes in each."""
-    boxes = strokes.boxes[numbers - 1]
-    heights = np.sort(boxes[:, 3] - boxes[:, 1])
-    typical = heights[np.searchsorted(heights.cumsum(), heights.sum() / 2)]
-    owner = np.zeros(len(boxes)) if single else merged(boxes, typical)
-    found = {}
-    for number in np.unique(owner):
-        members = owner == number
-        box = (*boxes[members, :2].min(axis=0), *boxes[members, 2:].max(axis=0))
-        if box[3] - box[1] >= max(least, 0.35 * typical) and is_digit_shape(
-            box, numbers[members], strokes
-        ):
-            found[box] = numbers[members]
-    return found
+def digits_of(
+    centres: np.ndarray, sides: np.ndarray, shape: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes and scores of the digits that the model sees in one size of the picture."""
+    highest = cv2.dilate(centres, np.ones((3, 3), np.uint8))
+    y, x = np.nonzero((centres >= LIKELY) & (centres == highest))
+    middle = CELL * (np.stack([x, y, x, y], axis=1) + 0.5)
+    boxes = middle + (-1, -1, 1, 1) * sides[y, x] * UNIT
+    height, width = shape
+    boxes = np.clip(boxes, 0, (width, height, width, height))
+    real = (boxes[:, 2:] - boxes[:, :2] >= 2).all(axis=1)
+    return boxes[real], centres[y, x][real]
 
 
-def merged(boxes: np.ndarray, typical: float) -> np.ndarray:
-    """For each stroke the number of the digit it belongs to.
+def area(boxes: np.ndarray) -> np.ndarray:
+    return (boxes[..., 2:] - boxes[..., :2]).prod(axis=-1)
 
-    A low stroke joins those beside it; two high ones join where one stands close above the other.
-    """
-    left, top, right, bottom = boxes.T
-    across = np.maximum(left[:, None], left) - np.minimum(right[:, None], right)  # < 0: overlap
-    down = np.maximum(top[:, None], top) - np.minimum(bottom[:, None], bottom)
-    gap = np.hypot(np.maximum(across, 0), np.maximum(down, 0))
-    narrow = np.minimum((right - left)[:, None], right - left)
-    low = np.minimum((bottom - top)[:, None], bottom - top) < 0.5 * typical
-    height = np.maximum(bottom[:, None], bottom) - np.minimum(top[:, None], top)
-    stacked = (-across > 0.5 * narrow) & (height < 1.5 * typical)
-    near = (low | stacked) & (gap < 0.12 * typical) & (height < 2 * typical)
-    return connected(near)
+
+def shared(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """The area that a box shares with each of others."""
+    sides = np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2])
+    return np.clip(sides, 0, None).prod(axis=1)
+
+
+def best(boxes: np.ndarray, scores: np.ndarray) -> list[int]:
+    """Of boxes that overlap, the one with the highest score: their numbers, the surest first."""
+    order, kept = np.argsort(-scores, kind="stable"), []
+    while len(order) and len(kept) < MOST:
+        first, order = order[0], order[1:]
+        kept.append(first)
+        smallest = np.minimum(area(boxes[order]), area(boxes[first]))
+        order = order[shared(boxes[first], boxes[order]) < OVERLAP * smallest]
+    return kept
+
+
+def mean_of_same(box: np.ndarray, boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """The mean of the boxes that are as good as the same, by their scores."""
+    common = shared(box, boxes)
+    weights = scores * (common > SAME * (area(boxes) + area(box) - common))
+    return weights @ boxes / weights.sum()
 
 
 def rows_of(boxes: np.ndarray) -> np.ndarray:
     """The row of each digit: a digit follows its nearest neighbour to the left at about its height.
 
     Returns:
-        Numbers from 0, shape (N,).
+        Numbers from 0, from the top, shape (N,).
     """
     if not len(boxes):
         return np.zeros(0, int)
@@ -148,7 +171,9 @@ def rows_of(boxes: np.ndarray) -> np.ndarray:
     has = np.isfinite(cost.min(axis=1))
     links = np.zeros((len(boxes), len(boxes)), bool)
     links[np.flatnonzero(has), before[has]] = True
-    return connected(links)
+    rows = connected(links)
+    tops = [top[rows == row].mean() for row in range(rows.max() + 1)]
+    return np.argsort(np.argsort(tops, kind="stable"))[rows]
 
 
 def connected(links: np.ndarray) -> np.ndarray:

@@ -1,110 +1,88 @@
-"""Ink told from paper: the light evened out, noise measured.
-
-Lengths are relative to the picture, so that a crop of one digit works as does a page of a hundred.
-"""
+"""The ink of one digit, told from its paper and from what is beside it."""
 
 import cv2
 import numpy as np
 
-from apps.classify.operations import MIRROR, closing, label, rim, steepness
+FINE = 56  # pixels of a digit's longer side: twice what is left of it for the model
+AROUND = 0.35  # of that side: what is looked at beyond the box
+NEAR = 0.08  # of that side: by how much a box may be too small
+DARK = 0.45  # of the digit's contrast: what is ink
+PALE = 0.2  # of the digit's contrast: what is paper
+SPECK = 0.02  # of the digit's ink: less, off the rest, is none of it
 
-WINDOWS = (0.1, 0.4)  # of the light's correction, in long sides; the wider one for thick strokes
-LEAST_CONTRAST = 0.12  # of ink against its paper, as a share of the paper's brightness
-SAMPLED = 20  # pixels of each row and column of a block in which noise is measured
-NOISE = 10  # ink is so many standard deviations of the noise darker than the palest paper around
-DARKEST_PAPER = 0.25  # of white: dividing by less would amplify the noise of a dark table
 
+def ink_of(picture: np.ndarray, box: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """How much ink each pixel of a digit has, cut to its ink.
 
-def ink_contrast(picture: np.ndarray, other: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """By how much each pixel is darker (or lighter) than its paper, as a share of the paper.
-
-    Ink is what covers less of the picture than its opposite.
+    What hangs together is the digit's as a whole if most of it is within the box, as no ruled line
+    and no neighbour is; of other ink in the box, what the finder sees as a digit's.
 
     Args:
         picture: grey, uint8, shape (height, width).
-        other: the opposite is ink.
+        box: left, top, right, bottom of the digit, in pixels, float.
+        seen: whether there is a digit's ink, in [0, 1], of the whole picture, in any size.
 
     Returns:
-        contrast: of 255, uint8, shape as the picture's, 0 on paper.
-        level: what the contrast of ink exceeds there, and noise does not; the same.
+        float32 in [0, 1], at most about FINE pixels high and wide.
     """
-    picture = cv2.GaussianBlur(picture, (7, 7), 0.7, borderType=MIRROR)
-    long = max(picture.shape)
-    sample = np.float32(picture[:: max(1, long // 400), :: max(1, long // 400)])
-    around = 2 * (max(sample.shape) // 8) + 1
-    residual = sample - cv2.blur(sample, (around, around), borderType=MIRROR)
-    if ((residual * np.square(residual)).sum() > 0) != other:  # light ink
-        picture = picture.max() - picture
-    paper = paper_of(picture)
-    bright = np.maximum(paper, np.uint8(255 * DARKEST_PAPER))
-    contrast = cv2.divide(cv2.subtract(paper, picture), bright, scale=255)
-    noise = cv2.divide(local_noise(picture), bright, scale=255)
-    above = cv2.convertScaleAbs(noise, alpha=0.4)  # the closing follows the palest grains
-    level = cv2.max(noise - above, 255 * LEAST_CONTRAST)
-    return cv2.subtract(contrast, above), level
+    height, width = picture.shape
+    side = max(box[2:] - box[:2])
+    low = np.maximum(np.floor(box[:2] - AROUND * side), 0).astype(int)
+    high = np.minimum(np.ceil(box[2:] + AROUND * side), (width, height)).astype(int)
+    factor = min(1, FINE / side)
+    size = [max(2, round(factor * length)) for length in high - low]
+    part = picture[low[1] : high[1], low[0] : high[0]]
+    values = np.float32(cv2.resize(part, size, interpolation=cv2.INTER_AREA))
+    scale = np.divide(size, high - low)
+    left, top, right, bottom = (box.reshape(2, 2) - low).ravel() * np.tile(scale, 2)
+    side = max(right - left, bottom - top)
+    edge = NEAR * side + 1
+    y, x = np.indices(values.shape) + 0.5
+    near = (x > left - edge) & (x < right + edge) & (y > top - edge) & (y < bottom + edge)
+
+    steps = np.divide(seen.shape[::-1], (width, height))  # of `seen`, for each of the picture's
+    first, last = (low * steps).astype(int), np.ceil(high * steps).astype(int)
+    likely = seen[first[1] : max(last[1], first[1] + 1), first[0] : max(last[0], first[0] + 1)]
+    likely = cv2.resize(np.ascontiguousarray(likely), size)
+    contrast, peak = contrast_of(values, near & (likely > 0.5), near, likely < 0.2)
+
+    ink = contrast > DARK * peak
+    count, labels = cv2.connectedComponents(ink.view(np.uint8))
+    total, own = (np.bincount(labels[where], minlength=count) for where in (ink, ink & near))
+    border = np.zeros(count, bool)
+    for line in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
+        border[line] = True
+    whole = np.where(border, own > 0.8 * total, own > 0.5 * total)
+    spread = cv2.dilate(likely, np.ones((3, 3), np.uint8))
+    digit = ink & (whole[labels] | (near & (spread > 0.4)))
+    _, labels, found, _ = cv2.connectedComponentsWithStats(digit.view(np.uint8))
+    digit &= (found[:, cv2.CC_STAT_AREA] >= SPECK * digit.sum())[labels]
+    if not digit.any():
+        return np.zeros((1, 1), np.float32)
+    rows, columns = (np.flatnonzero(digit.any(axis=axis)) for axis in (1, 0))
+    soft = cv2.dilate(
+        digit.view(np.uint8), np.ones((3, 3), np.uint8), iterations=1 + int(side / 50)
+    )
+    ink = np.clip((contrast / peak - PALE) / (1 - PALE), 0, 1) * soft
+    return np.float32(ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
 
 
-def paper_of(picture: np.ndarray) -> np.ndarray:
-    """What remains when all dark structures narrower than a window are filled (grey closing)."""
-    thick, (height, width) = has_thick_strokes(picture), picture.shape
-    half = int(max(height, width) * (WINDOWS[1] if thick else WINDOWS[0])) // 2
-    if not thick:
-        return closing(picture, 2 * half + 1)
-    # The light matters beyond the border: it goes on as it did.
-    down, across = min(half, height - 1), min(half, width - 1)
-    pads = (down, down), (across, across)
-    wider = np.pad(np.int16(picture), pads, "reflect", reflect_type="odd")
-    wider = np.uint8(np.clip(wider, 0, 255))
-    return closing(wider, 2 * half + 1)[down : down + height, across : across + width]
-
-
-def local_noise(picture: np.ndarray) -> np.ndarray:
-    """NOISE standard deviations of what is finer than a stroke, around each pixel.
-
-    Taken from the quarter of the pixels in a square block that deviate least from their
-    surroundings, so that ink and its edges count for nothing; linear between the blocks' centres.
+def contrast_of(
+    values: np.ndarray, inked: np.ndarray, near: np.ndarray, paper: np.ndarray
+) -> tuple[np.ndarray, float]:
+    """By how much each pixel is darker than its paper, or lighter if ink is, and ink mostly is.
 
     Args:
-        picture: uint8, shape (height, width).
-
-    Returns:
-        Levels of 255, uint8, shape as the picture's.
+        values: grey levels, float32, shape (height, width).
+        inked, near, paper: where ink, the digit, and paper are likely, bool, shape as `values`.
     """
-    side = max(8, max(picture.shape) // 16)
-    down, across = (max(1, length // side) for length in picture.shape)
-    rows, columns = (
-        ((np.arange(count * SAMPLED) + 0.5) * (length / (count * SAMPLED))).astype(int)
-        for length, count in zip(picture.shape, (down, across), strict=True)
-    )
-    means = cv2.boxFilter(picture, cv2.CV_16U, (9, 9), normalize=False, borderType=MIRROR)
-    values = np.abs(picture[rows][:, columns] - means[rows][:, columns] / 81)
-    values = values.reshape(down, SAMPLED, across, SAMPLED)
-    deviation = np.quantile(values, 0.25, axis=(1, 3)) / 0.3186
-    blocks = cv2.convertScaleAbs(deviation, alpha=NOISE)
-    blocks = cv2.medianBlur(blocks, 3)  # one block may be full of edges
-    return cv2.resize(blocks, picture.shape[::-1], interpolation=cv2.INTER_LINEAR)
-
-
-def has_thick_strokes(picture: np.ndarray) -> bool:
-    """Whether sharp-edged strokes are so wide that the narrow window would take them for paper."""
-    step = max(1, max(picture.shape) // 200)
-    small = picture[::step, ::step] / np.float32(255)
-    narrow, wide = (int(max(small.shape) * share) | 1 for share in WINDOWS)
-    contrast = closing(small, wide) - small
-    side = narrow * 2 // 3 | 1
-    thick = cv2.morphologyEx(contrast, cv2.MORPH_OPEN, np.ones((side, side), np.uint8))
-    if (peak := thick.max()) < 2 * LEAST_CONTRAST:
-        return False
-    labels, boxes = label(contrast > peak / 2, 4)
-    edge = steepness(contrast)
-    for number, (left, top, right, bottom) in enumerate(boxes, 1):
-        place = slice(top, bottom), slice(left, right)
-        inside = labels[place] == number
-        if not (thick[place][inside] > peak / 2).any():
-            continue
-        touches = top == 0 or left == 0
-        touches |= bottom == small.shape[0] or right == small.shape[1]
-        sharp = np.median(edge[place][rim(inside)]) > peak / 16
-        if sharp and not touches:
-            return True
-    return False
+    level = np.median(values[paper] if paper.mean() > 0.1 else values)
+    contrast = values - level
+    if (np.median(contrast[inked]) if inked.any() else (contrast[near] ** 3).sum()) < 0:
+        contrast = -contrast
+    contrast = np.clip(contrast, 0, None)
+    inner = contrast[near]
+    peak = np.percentile(inner[inner >= inner.max() / 2], 60)
+    if inked.any():
+        peak = min(peak, np.percentile(contrast[inked], 90))
+    return contrast, max(float(peak), 1.0)
