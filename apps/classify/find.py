@@ -19,7 +19,7 @@ from stages.base.quiet import silent_stderr
 
 FILE = Path(__file__).with_name("finder.tflite")
 SIZES = 11, 36  # pixels of the longer side of digits that the model was trained to find
-LONG = 800  # pixels of the picture's longer side, at most: a digit 4 mm high on A4 has 11
+LONG = 1000  # pixels of the longer side, at most: of 1,600 each second, where 4 mm on A4 are 11
 WINDOW = 41  # pixels around each one with which it is compared
 GRAIN = 2  # levels of 255: a deviation that is no more than noise
 CELL, HALF = 4, 2  # pixels of the picture to one of the model's answers: centres and sides, ink
