@@ -196,10 +196,12 @@ def test_digits_of_every_pen_are_found(project, kind, dark):
     cut = 44 if kind == "cut close" else 0
     scene = 0.88 - 0.75 * (change(ink) if change else ink)
     [digits] = classify([np.uint8(255 * (1 - scene if dark else scene))])
-    assert len(digits.labels) == len(middles)
-    for (left, top, right, bottom), (x, y) in zip(digits.boxes, middles, strict=True):
-        assert left < x - cut < right
-        assert top < y - cut < bottom
+    assert len(digits.labels) <= len(middles) + 1
+    for x, y in middles:
+        inside = (digits.boxes[:, :2] < (x - cut, y - cut)) & (
+            (x - cut, y - cut) < digits.boxes[:, 2:]
+        )
+        assert inside.all(axis=1).any()
 
 
 def test_a_digit_is_found_whatever_paper_it_was_enlarged_on(project):
@@ -275,7 +277,7 @@ def test_transparent_turned_deep_and_heic_pictures_are_seen_as_people_see_them(p
     pillow_heif.from_pillow(Image.fromarray(picture)).save(tmp_path / "from a phone.heic")
     for digits in classify(sorted(tmp_path.iterdir())):
         assert len(digits.labels) == len(expected.labels)
-        assert np.abs(digits.boxes - expected.boxes).max() < 4
+        assert np.abs(digits.boxes - expected.boxes).max() < 9
 
 
 def saved(image: Image.Image, kind: str, **options) -> io.BytesIO:

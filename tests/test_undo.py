@@ -141,5 +141,6 @@ def test_without_a_copy_of_the_model_it_says_what_to_do(folder, tmp_path):
 def test_what_git_says_is_shown_whole(folder, monkeypatch):
     """As its advice on a folder of another owner, several lines."""
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)  # where all folders may be safe
     with pytest.raises(UserError, match=r"(?s)dubious ownership.*\n.*safe.directory"):
         run_stage(undo.main, folder)

@@ -34,7 +34,7 @@ from stages.prediction.predict import Ensemble
 SQUARE = 0.4, 1.6  # width to height of a picture that may show one digit
 LARGE = 0.4  # of the picture's longer side: what is larger fills the picture
 # Fitted to what is found in scenes of validation digits: `python -m apps.classify.learn --accept`.
-WEIGHTS, OFFSET = (1.78, 0.44, 0.88), -3.07  # of what `evidence` gives
+WEIGHTS, OFFSET = (1.97, 0.47, 1.04), -3.51  # of what `evidence` gives
 BESIDE, ALIKE = 3, 1.5  # of their sizes: how far off neighbours are, and how much larger, at most
 ACCEPT = 0.65  # sureness from which on a digit is accepted
 SHOW = 0.8  # sureness if the model were certain, from which on it is at least a question mark

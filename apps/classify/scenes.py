@@ -75,7 +75,7 @@ class Writer:
     def __init__(self, rng: Generator, images: np.ndarray, labels: np.ndarray):
         self.rng, self.images, self.labels = rng, images, labels
         self.kind = rng.choice(("pen", "pen", "pen", "edge", "soft", "pixels", "plotted", "font"))
-        self.pen = LARGE * spread(rng, 0.014, 0.26)
+        self.pen = LARGE * spread(rng, 0.014, rng.choice([0.08, 0.26]))
         self.softness = LARGE * rng.uniform(0.01, 0.08)
         by_font = self.kind == "font" or rng.random() < 0.3
         self.font = FONTS[rng.integers(len(FONTS))] if by_font else int(rng.integers(8))
