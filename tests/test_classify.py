@@ -72,7 +72,7 @@ def test_the_benchmark_measures_each_kind_of_page_and_each_kind_of_non_digit(tmp
     run_stage(measure.main, folder)
     rows = list(csv.DictReader(io.StringIO((folder / PLACES[0]).read_text(encoding="utf-8"))))
     assert [row["condition"] for row in rows] == list(pages.KINDS)
-    assert sum(int(row["found"]) for row in rows) > 0.97 * sum(int(row["digits"]) for row in rows)
+    assert sum(int(row["found"]) for row in rows) > 0.9 * sum(int(row["digits"]) for row in rows)
     assert sum(int(row["false_boxes"]) for row in rows) < 0.05 * len(rows) * 24
     accepted = list(csv.DictReader(io.StringIO((folder / PLACES[1]).read_text())))
     shares = {row["what"]: float(row["accepted"]) for row in accepted}
