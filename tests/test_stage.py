@@ -119,3 +119,11 @@ def test_output_that_nobody_reads_to_the_end_is_no_error(written):
     result = subprocess.run(command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE)
     os.close(writer)
     assert (result.returncode, result.stderr) == (141, b"")
+
+
+@pytest.mark.skipif(
+    not Path(sys.prefix, "installed").exists(), reason="this environment is not one that make made"
+)
+def test_programs_start_from_any_folder(tmp_path: Path):
+    for program in (["-m", "apps.classify"], [str(ROOT / "stages/preprocess.py")]):
+        assert "usage" in run("python", *program, "--help", cwd=tmp_path, PYTHONPATH="").stdout
