@@ -22,9 +22,9 @@ from skimage import data
 from sklearn.datasets import load_sample_image
 
 import apps.classify
-from apps.classify import classify
+from apps.classify import classify, scenes
 from benchmarks import pages as measure
-from benchmarks.drawn import pages
+from benchmarks.drawn import negatives, pages
 from benchmarks.drawn.glyphs import drawn
 from stages.base.stage import UserError
 
@@ -455,6 +455,13 @@ def test_tensorflow_is_not_imported(finished):
 def test_an_array_that_is_no_picture_is_refused(project, array):
     with pytest.raises(UserError, match="expected an array"):
         classify([array])
+
+
+def test_the_benchmark_shows_photographs_that_the_finder_has_not_learned_from():
+    learned = {photo.tobytes() for photo in scenes.photos()}
+    shown = negatives.photographs(np.random.default_rng(0), cuts=0)["photographs"]
+    assert len(shown) >= 8
+    assert not [photo.shape for photo in shown if photo.tobytes() in learned]
 
 
 @pytest.mark.slow

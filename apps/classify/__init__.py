@@ -214,9 +214,8 @@ def evidence(
     """What speaks for a digit, as logarithms of odds, shape (N, 3): see `sureness`.
 
     The finder's score, the model's probability, and what is around: the best score of something of
-    about its size beside it, or its own if it fills the
-    picture, or nothing else in it may be a digit. A ring alone may be anything;
-    beside a 7 it is a 0.
+    about its size beside it, or its own if it fills the picture or nothing else in it may be a
+    digit. A ring alone may be anything; beside a 7 it is a 0.
     """
     sides = (boxes[:, 2:] - boxes[:, :2]).max(axis=1)
     middles = (boxes[:, 2:] + boxes[:, :2]) / 2
